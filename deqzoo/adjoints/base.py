@@ -1,0 +1,87 @@
+"""What an adjoint is: a way for gradients to pass an equilibrium. Autograd lives in this package alone."""
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from deqzoo.errors import AdjointError
+from deqzoo.solution import Policy, Solution
+from deqzoo.solvers import FixedPointSolver, Map
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One equilibrium problem in matrix form.
+
+    Attributes:
+        f: (z (B, N), *args) -> (B, N).
+        z0: (B, N) where to start.
+        args: what else f depends on, as tensors; they may require gradients.
+        unconverged: the policy for backward solves.
+    """
+
+    f: Callable[..., Tensor]
+    z0: Tensor
+    args: tuple[Tensor, ...]
+    unconverged: Policy
+
+    def map(self, z: Tensor) -> Tensor:
+        """(B, N) -> (B, N): f with its arguments filled in."""
+        return self.f(z, *self.args)
+
+
+class Adjoint(abc.ABC):
+    """How gradients get back through a solve. A value: a frozen dataclass, shareable and picklable."""
+
+    @abc.abstractmethod
+    def solve(self, problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
+        """Returns the solution of `problem` by `solver`, differentiable by this adjoint's means."""
+
+
+def solve_without_graph(problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
+    """Returns the solution, detached; parametrised weights are computed once for all evaluations.
+
+    Raises:
+        AdjointError: if an outer `parametrize.cached()` would hand weights without gradients to the graph.
+    """
+    if torch.is_grad_enabled() and parametrize._cache_enabled:
+        raise AdjointError(
+            "An equilibrium is being solved for training inside `parametrize.cached()`. Weights cached during the solve "
+            "carry no gradient, so that training would silently stop: leave that context, deqzoo caches by itself."
+        )
+    # The cache closes with the solve, before any evaluation that builds a graph.
+    with torch.no_grad(), parametrize.cached():
+        return solver.solve(problem.map, problem.z0.detach())
+
+
+class _Gate(torch.autograd.Function):
+    """Returns one tensor's value and sends the gradient, transformed, to another's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, surrogate: Tensor, value: Tensor, transform: Map) -> Tensor:
+        ctx.transform = transform
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_double_backward()
+        return ctx.transform(grads[0]), None, None
+
+
+def gate(surrogate: Tensor, value: Tensor, transform: Map) -> Tensor:
+    """Returns `value`, through which a gradient v reaches `surrogate` as transform(v); all of shape (B, N)."""
+    return _Gate.apply(surrogate, value, transform)  # pyright: ignore[reportReturnType]
+
+
+def refuse_double_backward() -> None:
+    """Raises an `AdjointError` inside a backward pass that builds a graph (`create_graph=True`)."""
+    if torch.is_grad_enabled():
+        raise AdjointError(
+            "A second derivative was asked for (create_graph=True) through an adjoint that gives first derivatives "
+            "only. Use `adjoint=Unrolled()` with a `Picard` solver, whose graph can be differentiated again."
+        )

@@ -1,0 +1,61 @@
+"""From what a user types to a data module."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Unpack
+
+from deqzoo.data.image_data import ImageData, ImageOptions
+from deqzoo.data.image_folder import ImageFolder
+from deqzoo.data.torchvision_data import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST, TorchvisionData
+from deqzoo.errors import DataError
+
+DATASETS: dict[str, type[TorchvisionData]] = {
+    data.dataset: data for data in (MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN)
+}
+
+
+def open_data(
+    name_or_path: str | Path,
+    *,
+    root: str | Path = "data",
+    like: str | None = None,
+    download: bool = False,
+    **options: Unpack[ImageOptions],
+) -> ImageData:
+    """Returns the data module for the name of a data set or for a folder of images.
+
+    A name comes first: write ./mnist for a folder that is called like a data set. Nothing is read yet.
+
+    Args:
+        name_or_path: such as "mnist" or "fashion_mnist", in any spelling, or a folder for `ImageFolder`.
+        root: where a named data set lies; a folder is its own root.
+        like: the data set whose size and normalisation a folder's images get; a named one has its own.
+        download: fetch a named data set if it is missing.
+        **options: of the data module.
+
+    Raises:
+        DataError: if it is neither, with the nearest name.
+    """
+    text = str(name_or_path)
+    known = {_plain(name): data for name, data in DATASETS.items()}
+    if _plain(text) in known and not re.search(r"[./\\]", text):
+        return known[_plain(text)](root, download=download, **options)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if download:
+            raise DataError(
+                f"{text} is a folder and cannot be downloaded. Only {', '.join(DATASETS)} can: leave out "
+                "download."
+            )
+        return ImageFolder(path, like=like, **options)
+    near = difflib.get_close_matches(text.lower(), DATASETS, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise DataError(
+        f"{text!r} is neither a known data set nor a folder. {hint}Use one of {', '.join(DATASETS)}, or a "
+        "folder with train/<class>/ and test/<class>/."
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()

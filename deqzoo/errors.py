@@ -1,0 +1,36 @@
+"""Every error and warning a user of deqzoo can meet.
+
+A message has three parts: what was found, the rule it breaks, and what to do next.
+"""
+
+
+class DeqzooError(Exception):
+    """Base class: `except DeqzooError` catches everything that deqzoo raises on purpose."""
+
+
+class StructureError(DeqzooError, ValueError):
+    """A shape, nesting, dtype or device that the computation cannot work with."""
+
+
+class SolverError(DeqzooError, RuntimeError):
+    """A solve that failed and was asked to raise, or a solver used where it cannot work."""
+
+
+class AdjointError(DeqzooError, RuntimeError):
+    """A gradient that was asked for in a way its adjoint cannot give correctly."""
+
+
+class UnknownModelError(DeqzooError, LookupError):
+    """A model name that the zoo does not know."""
+
+
+class WeightsError(DeqzooError, RuntimeError):
+    """Weights that are corrupt, truncated, changed since they were published, or of another model."""
+
+
+class DataError(DeqzooError, RuntimeError):
+    """Data that is missing, empty or unreadable."""
+
+
+class UnconvergedWarning(UserWarning):
+    """Some samples of a batch did not reach the tolerance of their solve."""

@@ -1,0 +1,91 @@
+"""What images a classifier of a data set expects: size, normalisation and labels."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """The inputs of one data set.
+
+    Attributes:
+        dataset: its name.
+        size: height and width in pixels.
+        channels: 1 for grey images, 3 for RGB.
+        mean: of each channel over the training set, for pixels in [0, 1].
+        std: likewise the standard deviation.
+        label_names: the classes in label order.
+        license: of the data set, as its owners state it.
+    """
+
+    dataset: str
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    label_names: tuple[str, ...]
+    license: str
+
+
+INPUT_SPECS = {
+    spec.dataset: spec
+    for spec in (
+        InputSpec(
+            dataset="mnist",
+            size=(28, 28),
+            channels=1,
+            mean=(0.1307,),
+            std=(0.3081,),
+            label_names=tuple("0123456789"),
+            license="cc-by-sa-3.0",
+        ),
+        InputSpec(
+            dataset="fashion-mnist",
+            size=(28, 28),
+            channels=1,
+            mean=(0.2860,),
+            std=(0.3530,),
+            label_names=(
+                "T-shirt/top",
+                "trouser",
+                "pullover",
+                "dress",
+                "coat",
+                "sandal",
+                "shirt",
+                "sneaker",
+                "bag",
+                "ankle boot",
+            ),
+            license="mit",
+        ),
+        InputSpec(
+            dataset="cifar10",
+            size=(32, 32),
+            channels=3,
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2470, 0.2435, 0.2616),
+            label_names=(
+                "airplane",
+                "automobile",
+                "bird",
+                "cat",
+                "deer",
+                "dog",
+                "frog",
+                "horse",
+                "ship",
+                "truck",
+            ),
+            license="unknown",
+        ),
+        InputSpec(
+            dataset="svhn",
+            size=(32, 32),
+            channels=3,
+            mean=(0.4377, 0.4438, 0.4728),
+            std=(0.1980, 0.2010, 0.1970),
+            label_names=tuple("0123456789"),
+            license="non-commercial",
+        ),
+    )
+}

@@ -1,0 +1,66 @@
+"""A module whose output is the equilibrium of a cell."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from deqzoo.adjoints import Adjoint
+from deqzoo.errors import StructureError
+from deqzoo.fixed_point import fixed_point
+from deqzoo.nn.cell import Cell
+from deqzoo.solution import Policy, Solution
+from deqzoo.solvers import FixedPointSolver
+from deqzoo.tree import State
+
+
+class ImplicitModule(nn.Module):
+    """injection ↦ z* = f(z*, injection).
+
+    `solver`, `adjoint` and `unconverged` are no part of the architecture: they are absent from the state dict and may
+    be reassigned at any time.
+
+    Args:
+        cell: f. It must treat samples separately and be the same map in each evaluation.
+        solver: how to find z*.
+        adjoint: how gradients get back.
+        unconverged: what to do about samples that miss the tolerance.
+
+    Raises:
+        StructureError: if the cell holds a layer that mixes samples or draws new noise in each evaluation.
+    """
+
+    def __init__(
+        self, cell: Cell, *, solver: FixedPointSolver, adjoint: Adjoint, unconverged: Policy = "warn"
+    ) -> None:
+        super().__init__()
+        for name, module in cell.named_modules():
+            if isinstance(module, _BatchNorm):
+                raise StructureError(
+                    f"The cell's layer {name!r} is a {type(module).__name__}, which mixes the samples of a batch and "
+                    "changes from step to step: its fixed point is not defined. Use GroupNorm or LayerNorm."
+                )
+            if isinstance(module, _DropoutNd):
+                raise StructureError(
+                    f"The cell's layer {name!r} is a {type(module).__name__}, which draws a new mask in each evaluation, "
+                    "so that no fixed point exists. Draw the mask with deqzoo.nn.VariationalDropout before the solve."
+                )
+        self.cell = cell
+        self.solver = solver
+        self.adjoint = adjoint
+        self.unconverged: Policy = unconverged
+        self._observers: list[Callable[[Solution[State]], None]] = []
+
+    def forward(self, *injection: Tensor, z0: State | None = None) -> State:
+        """Returns the equilibrium for an injection (B, ...), from `z0` if given, else from the cell's initial state."""
+        start = self.cell.initial_state(*injection) if z0 is None else z0
+        solution = fixed_point(
+            self.cell, start, *injection, solver=self.solver, adjoint=self.adjoint, unconverged=self.unconverged
+        )
+        for observe in self._observers:
+            observe(solution)
+        return solution.value
+
+    def extra_repr(self) -> str:
+        return f"solver={self.solver}, adjoint={self.adjoint}"

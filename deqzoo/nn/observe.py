@@ -1,0 +1,69 @@
+"""Looking at the solves inside a network, at no cost to those who do not look."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from deqzoo.nn.implicit_module import ImplicitModule
+from deqzoo.solution import Solution
+from deqzoo.tree import State
+
+
+@dataclass
+class Observed:
+    """The solves of an observed network, in the order in which they ran.
+
+    Attributes:
+        solutions: (module name, solution) of every solve since the start or the last `clear`. The statistics are
+            detached; `backward_stats` appears in them once a backward pass has run.
+    """
+
+    solutions: list[tuple[str, Solution[State]]] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forgets what was seen."""
+        self.solutions.clear()
+
+    @property
+    def num_steps(self) -> Tensor:
+        """(B,) evaluations of each sample, summed over the solves."""
+        return torch.stack([s.stats.num_steps for _, s in self.solutions]).sum(0)
+
+    @property
+    def residual(self) -> Tensor:
+        """(B,) the worst residual of each sample."""
+        return torch.stack([s.stats.residual for _, s in self.solutions]).amax(0)
+
+    @property
+    def converged(self) -> Tensor:
+        """(B,) bool: the samples of which every solve converged."""
+        return torch.stack([s.stats.converged for _, s in self.solutions]).all(0)
+
+
+@contextmanager
+def observe_equilibria(net: nn.Module) -> Iterator[Observed]:
+    """Yields an `Observed` that fills as `net` runs: `with observe_equilibria(net) as seen: net(x)`.
+
+    Observers see what they asked for and leave nothing behind; several may look at once.
+    """
+    seen = Observed()
+    with ExitStack() as stack:
+        for name, module in net.named_modules():
+            if isinstance(module, ImplicitModule):
+                observer = partial(_record, seen, name)
+                module._observers.append(observer)
+                stack.callback(module._observers.remove, observer)
+        yield seen
+
+
+def _record(seen: Observed, name: str, solution: Solution[State]) -> None:
+    seen.solutions.append((name, Solution(value=_detached(solution.value), stats=solution.stats,
+                                          backward_log=solution.backward_log)))
+
+
+def _detached(state: State) -> State:
+    return state.detach() if isinstance(state, Tensor) else tuple(_detached(part) for part in state)

@@ -1,0 +1,100 @@
+"""Limited-memory Broyden."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deqzoo.solvers.base import Counted, IterativeSolver, work_dtype
+
+
+@dataclass
+class Inverse:
+    """An estimate H of the inverse Jacobian of g(z) = f(z) − z: minus the identity plus rank-one terms.
+
+    Attributes:
+        u: (B, m, N) ring buffer of the left factors in H = −I + Σ uᵢ vᵢᵀ.
+        v: (B, m, N) likewise the right factors.
+        length: terms added since the start.
+        last_step: (B, N) −H g as it was last taken, None before the first step.
+        last_gap: (B, N) g where it was taken.
+    """
+
+    u: Tensor
+    v: Tensor
+    length: int = 0
+    last_step: Tensor | None = None
+    last_gap: Tensor | None = None
+
+    def times(self, x: Tensor) -> Tensor:
+        """(B, N) -> (B, N): H x."""
+        return self._low_rank(self.u, self.v, x)
+
+    def transposed_times(self, x: Tensor) -> Tensor:
+        """(B, N) -> (B, N): Hᵀ x."""
+        return self._low_rank(self.v, self.u, x)
+
+    def solve_transposed(self, v: Tensor) -> Tensor:
+        """(B, N) -> (B, N): −Hᵀ v, the estimate of (I − Jᵀ)⁻¹ v with J the Jacobian of f."""
+        return -self.transposed_times(v.to(self.u.dtype)).to(v.dtype)
+
+    def _low_rank(self, left: Tensor, right: Tensor, x: Tensor) -> Tensor:
+        terms = min(self.length, left.shape[1])
+        if terms == 0:
+            return -x
+        coefficients = torch.bmm(right[:, :terms], x[:, :, None])
+        return torch.baddbmm(x[:, None], coefficients.mT, left[:, :terms], beta=-1)[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broyden(IterativeSolver[Inverse]):
+    """Broyden's good method on g(z) = f(z) − z, from H = −I, with the last m rank-one updates
+    (Broyden 1965, "A class of methods for solving nonlinear simultaneous equations").
+
+    Attributes:
+        memory: m; the oldest term makes room for the newest. Two histories of m states are kept.
+    """
+
+    memory: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory < 1:
+            raise ValueError(f"Broyden got memory={self.memory}. It keeps at least one update: use 8 to 30.")
+
+    def init(self, z0: Tensor) -> Inverse:
+        batch, size = z0.shape
+        u = z0.new_empty(batch, min(self.memory, self.max_steps), size, dtype=work_dtype(z0.dtype))
+        return Inverse(u=u, v=torch.empty_like(u))
+
+    def step(self, f: Counted, z: Tensor, fz: Tensor, g: Tensor, state: Inverse) -> tuple[Tensor, Inverse]:
+        g = g.to(state.u.dtype)
+        step = g if state.last_step is None else self._update(state, g)
+        state.last_step, state.last_gap = step, g
+        return (z + step).to(z.dtype), state
+
+    def _update(self, state: Inverse, g: Tensor) -> Tensor:
+        """Adds the rank-one term that the last step taught and returns the next step, −H g."""
+        s, rows = state.last_step, state.u.shape[1]
+        assert s is not None and state.last_gap is not None
+        slot = state.length % rows
+        h_last = -s  # H times the last gap, by how s was made
+        if state.length >= rows:  # without the oldest term
+            h_last = h_last - state.u[:, slot] * _dot(state.v[:, slot], state.last_gap)
+            state.u[:, slot] = 0
+        h_gap = state.times(g)
+        y = h_gap - h_last
+        v = state.transposed_times(s)
+        curvature = _dot(s, y)
+        # A sample whose step taught nothing keeps its estimate.
+        weight = torch.where(curvature.abs() > torch.finfo(g.dtype).tiny, 1 / curvature, 0)
+        u = (s - y) * weight
+        state.u[:, slot], state.v[:, slot] = u, v
+        state.length += 1
+        # vᵀ g = sᵀ H g, already at hand.
+        return -(h_gap + u * _dot(s, h_gap))
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """(B, N), (B, N) -> (B, 1)."""
+    return torch.bmm(a[:, None], b[:, :, None])[:, 0]

@@ -1,0 +1,80 @@
+"""GMRES for affine maps."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deqzoo.errors import SolverError
+from deqzoo.solution import Solution
+from deqzoo.solvers.base import AffineMap, Counted, FixedPointSolver, Map, work_dtype
+from deqzoo.solvers.progress import row_norms, start_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class GMRES(FixedPointSolver):
+    """Minimal residuals for affine maps u ↦ J u + b: the residual of each iterate is the least that the products with
+    J so far allow, until the memory is full; then the oldest direction is dropped.
+
+    Runs in the "adaptive simpler" form (Jiránek & Rozložník 2010, "Adaptive version of simpler GMRES"): images of the
+    directions under I − J are kept orthonormal, so that the true residual is at hand in every step, samples stop on
+    their own, and no small system is solved. The next direction is the residual while it shrinks, else the last image.
+
+    Attributes:
+        memory: directions kept; two histories of so many states.
+    """
+
+    memory: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory < 1:
+            raise ValueError(f"GMRES got memory={self.memory}. It keeps at least one direction: use 8 to 30.")
+
+    def solve(self, f: Map, z0: Tensor, fz0: Tensor | None = None) -> Solution[Tensor]:
+        """Raises a `SolverError` for maps that are not an `AffineMap`."""
+        if not isinstance(f, AffineMap):
+            raise SolverError(
+                "GMRES solves linear equations, such as those of a backward pass, and met a general map. "
+                "Use it inside Implicit(solver=GMRES()); for the forward solve take NewtonKrylov()."
+            )
+        linear = Counted(f.linear)
+        if fz0 is None:
+            fz0 = linear(z0) + f.offset
+        progress = start_progress(self, z0)
+        batch, size = z0.shape
+        rows, dtype = min(self.memory, self.max_steps), work_dtype(z0.dtype)
+        directions = z0.new_empty(batch, rows, size, dtype=dtype)
+        images = torch.empty_like(directions)
+        u, r = z0.to(dtype), (fz0 - z0).to(dtype)
+        length = (r * r).sum(1)
+        direction = r
+        for step in range(self.max_steps + 1):
+            if progress.observe(u.to(z0.dtype), u + r, r, step + 1, linear.num_evals) or step == self.max_steps:
+                break
+            slot, kept = step % rows, min(step, rows)
+            p = direction
+            q = p - linear(p.to(z0.dtype)).to(dtype)
+            if kept:
+                p, q = _orthogonalised(p, q, directions[:, :kept], images[:, :kept])
+            norm = row_norms(q)[:, None]
+            # A direction whose image lies in the span of the others brings nothing.
+            inverse = torch.where(norm > 0, 1 / norm, 0)
+            p, q = p * inverse, q * inverse
+            directions[:, slot], images[:, slot] = p, q
+            gain = (q * r).sum(1, keepdim=True)
+            u = torch.addcmul(u, gain, p)
+            r = torch.addcmul(r, gain, q, value=-1)
+            before, length = length, (r * r).sum(1)
+            # A residual that shrank is a new direction; one that did not would repeat the old.
+            direction = torch.where((length < 0.81 * before)[:, None], r, q * before[:, None].sqrt())
+        return Solution(value=progress.value(), stats=progress.stats(linear.num_evals))
+
+
+def _orthogonalised(p: Tensor, q: Tensor, directions: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns p and its image q, less their parts along the images that are kept. Twice is enough."""
+    for _ in range(2):
+        overlap = torch.bmm(images, q[:, :, None]).mT
+        q = torch.baddbmm(q[:, None], overlap, images, alpha=-1)[:, 0]
+        p = torch.baddbmm(p[:, None], overlap, directions, alpha=-1)[:, 0]
+    return p, q
