@@ -163,3 +163,13 @@ class EvalBatches:
         indices = torch.arange(self.rank, len(self.data), self.world_size)
         for chosen in indices.tensor_split(len(self)):
             yield Batch(self.data.images[chosen], self.data.labels[chosen], None)
+
+
+class NoBatches:
+    """The batches of a validation set that does not exist."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(())

@@ -1,5 +1,6 @@
 """The base of all image data modules."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from deqzoo.data.augment import Augmentation
-from deqzoo.data.batches import Batch, EvalBatches, TrainBatches
+from deqzoo.data.batches import Batch, EvalBatches, NoBatches, TrainBatches
 from deqzoo.data.image_set import ImageSet, normalise, split_by_class, to_float
 from deqzoo.errors import DataError
 from deqzoo.models.input_spec import InputSpec
@@ -148,9 +149,13 @@ class ImageData(LightningDataModule, ABC):
             **self._process(),
         )
 
-    def val_dataloader(self) -> EvalBatches | list[EvalBatches]:
-        """Returns this process's batches of the validation set, an empty list where there is none."""
-        return self._eval_batches("val") if self._has_val else []
+    def val_dataloader(self) -> EvalBatches | NoBatches:
+        """Returns this process's batches of the validation set, none where there is no such set."""
+        if self._has_val:
+            return self._eval_batches("val")
+        # To have no validation set is the default and no mistake, but Lightning warns of every empty loader.
+        warnings.filterwarnings("ignore", "Total length of `NoBatches` across ranks is zero", UserWarning)
+        return NoBatches()
 
     def test_dataloader(self) -> EvalBatches:
         """Returns this process's batches of the test set."""

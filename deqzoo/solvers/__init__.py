@@ -6,6 +6,7 @@ from deqzoo.solvers.broyden import Broyden
 from deqzoo.solvers.gmres import GMRES
 from deqzoo.solvers.newton_krylov import NewtonKrylov
 from deqzoo.solvers.picard import Picard
+from deqzoo.solvers.reversible import Reversible
 
 __all__ = [
     "GMRES",
@@ -17,4 +18,5 @@ __all__ = [
     "Map",
     "NewtonKrylov",
     "Picard",
+    "Reversible",
 ]
