@@ -34,3 +34,7 @@ class DataError(DeqzooError, RuntimeError):
 
 class UnconvergedWarning(UserWarning):
     """Some samples of a batch did not reach the tolerance of their solve."""
+
+
+class DivergedError(DeqzooError, ArithmeticError):
+    """Training whose loss became NaN or infinite."""

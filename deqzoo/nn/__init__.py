@@ -1,9 +1,16 @@
 """Parts that implicit models are made of."""
 
 from deqzoo.nn.cell import Cell
+from deqzoo.nn.dropout import VariationalDropout
 from deqzoo.nn.implicit_module import ImplicitModule
 from deqzoo.nn.observe import Observed, observe_equilibria
-from deqzoo.nn.parametrizations import NonNegative, nonnegative
+from deqzoo.nn.parametrizations import (
+    NonNegative,
+    SpectralNormalised,
+    nonnegative,
+    spectral_normed,
+    weight_normed,
+)
 from deqzoo.nn.runtime import set_runtime
 
 __all__ = [
@@ -11,7 +18,11 @@ __all__ = [
     "ImplicitModule",
     "NonNegative",
     "Observed",
+    "SpectralNormalised",
+    "VariationalDropout",
     "nonnegative",
     "observe_equilibria",
     "set_runtime",
+    "spectral_normed",
+    "weight_normed",
 ]

@@ -68,13 +68,12 @@ class Anderson(IterativeSolver[History]):
         n = min(state.length, state.gaps.shape[1])
         state.values[:, slot] = fz
         state.gaps[:, slot] = g
-        if n == 1:
-            return (fz if self.damping == 1 else torch.add(z, g, alpha=self.damping)), state
-
         gaps, values = state.gaps[:, :n], state.values[:, :n]
         row = torch.bmm(gaps, state.gaps[:, slot, :, None])[:, :, 0]
         state.gram[:, slot, :n] = row
         state.gram[:, :n, slot] = row
+        if n == 1:
+            return (fz if self.damping == 1 else torch.add(z, g, alpha=self.damping)), state
         alpha = self._weights(state.gram[:, :n, :n], slot)
         z_next = torch.bmm(alpha[:, None], values)[:, 0]
         if self.damping != 1:

@@ -1,0 +1,5 @@
+"""`python -m deqzoo` is `deqzoo`."""
+
+from deqzoo.cli import main
+
+main()

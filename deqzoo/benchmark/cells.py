@@ -1,0 +1,106 @@
+"""Cells for benchmarks of solvers: small, deterministic, and of the kinds that models are made of."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deqzoo.nn import Cell
+
+
+class LinearCell(Cell):
+    """z ↦ W z + x, so small that overhead dominates.
+
+    Args:
+        width: of z.
+        gain: the spectral norm of W.
+    """
+
+    def __init__(self, width: int, gain: float) -> None:
+        super().__init__()
+        weight = torch.randn(width, width)
+        self.weight = nn.Parameter(gain * weight / torch.linalg.matrix_norm(weight, 2))
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        return torch.addmm(x, z, self.weight.T)
+
+    def initial_state(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class ResidualConvCell(Cell):
+    """z ↦ GN(ReLU(z + GN(x + C₂ ReLU(GN(C₁ z))))) with 3×3 convolutions: the block of a convolutional DEQ.
+
+    Args:
+        channels: of z.
+        gain: multiplies the default initialisation of the convolutions.
+    """
+
+    def __init__(self, channels: int, gain: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(3))
+        with torch.no_grad():
+            self.conv1.weight.mul_(gain)
+            self.conv2.weight.mul_(gain)
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        y = F.relu(self.norms[0](self.conv1(z)))
+        return self.norms[2](F.relu(z + self.norms[1](x + self.conv2(y))))
+
+    def initial_state(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class TransformerCell(Cell):
+    """z ↦ LN(y + FFN(y)) with y = LN(z + x + attention(z + x)), causal: the block of a sequence DEQ.
+
+    Args:
+        width: of each position.
+        heads: of the attention.
+        gain: multiplies the default initialisation of the matrices.
+    """
+
+    def __init__(self, width: int, heads: int, gain: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        with torch.no_grad():
+            for layer in (self.qkv, self.out, self.up, self.down):
+                layer.weight.mul_(gain)
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        h = z + x
+        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = self.norm1(h + self.out(mixed.transpose(1, 2).flatten(2)))
+        return self.norm2(y + self.down(F.gelu(self.up(y))))
+
+    def initial_state(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cell with inputs for it."""
+
+    name: str
+    cell: Cell
+    injection: Tensor
+
+
+def cases() -> tuple[Case, ...]:
+    """Returns the cells of the benchmark, each from the same seed on every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return (
+            Case("linear", LinearCell(64, gain=0.95), torch.randn(16, 64)),
+            Case("convolution", ResidualConvCell(48, gain=1.0), torch.randn(8, 48, 16, 16)),
+            Case("transformer", TransformerCell(128, heads=4, gain=1.0), torch.randn(8, 64, 128)),
+        )

@@ -1,0 +1,180 @@
+"""Image classification."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.data.mixup import Mixup
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import AdamW, Optimizer
+from torch.optim.optimizer import ParamsT
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from deqzoo.errors import DeqzooError, DivergedError
+from deqzoo.nn import observe_equilibria
+from deqzoo.nn.observe import Observed
+from deqzoo.tasks.image_transform import ImageTransform
+from deqzoo.tasks.param_groups import weight_decay_groups
+from deqzoo.tasks.schedules import Schedule
+from deqzoo.tasks.solver_report import backward_figures, find_nonfinite, forward_figures
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+"""Normalised images (B, C, H, W) and int64 labels (B,)."""
+
+
+class ImageClassifier(LightningModule):
+    """Trains and evaluates a network with cross-entropy. Called on normalised images, it returns logits.
+
+    In training it logs, as train/…, loss and learning rate, and of the solves the mean evaluations per sample
+    (evals), the share of samples with all solves converged, and the worst residual; the same of the backward solves.
+    In evaluation, as val/… or test/…: loss, top1, top5 (of more than five classes), the calibration error over 15 bins
+    (ece), and the solves. Shares are in [0, 1]. Accuracies count images, not classes.
+
+    Args:
+        net: images (B, C, H, W) -> logits (B, num_classes); has timm's `num_classes` and `pretrained_cfg`.
+        optimizer: makes the optimizer from parameter groups, those of `weight_decay_groups`.
+        schedule: of the learning rate, stepped with the optimizer; None keeps it constant.
+        label_smoothing: share of the label that is spread over all classes.
+        mixup: α of mixup, 0 for none. Each batch is mixed with its own reverse, at one ratio per batch (timm's "batch"
+            mode); with mixup and cutmix both on, every batch gets one of the two, at even odds. A batch with an odd
+            number of images is left unmixed.
+        cutmix: α of cutmix, 0 for none.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        optimizer: Callable[[ParamsT], Optimizer] = AdamW,
+        schedule: Schedule | None = None,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1 or mixup < 0 or cutmix < 0:
+            raise ValueError(
+                f"label_smoothing = {label_smoothing}, mixup = {mixup}, cutmix = {cutmix}. The first is a share in "
+                "[0, 1), the others are 0 or more: correct the value."
+            )
+        self.net = net
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.label_smoothing = label_smoothing
+        self.mixup = mixup
+        self.cutmix = cutmix
+        self._mix: Mixup | None = None
+        self._seen: Observed | None = None
+
+    @property
+    def transform(self) -> ImageTransform:
+        """What turns a PIL image into an input (C, H, W), from the network's `pretrained_cfg`."""
+        return ImageTransform.from_cfg(self.net.pretrained_cfg)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) normalised images -> (B, num_classes) logits."""
+        return self.net(images)
+
+    def setup(self, stage: str) -> None:
+        """Prepares what depends on the number of classes, which may have changed since the network was made."""
+        classes: int = self.net.num_classes  # pyright: ignore[reportAssignmentType]
+        self.val_metrics = _metrics(classes, "val/")
+        self.test_metrics = _metrics(classes, "test/")
+        if self.mixup or self.cutmix:
+            self._mix = Mixup(self.mixup, self.cutmix, mode="batch", label_smoothing=0.0, num_classes=classes)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the mean loss of a batch.
+
+        Raises:
+            DivergedError: if it is NaN or infinite.
+        """
+        images, labels = batch
+        targets = labels
+        if self._mix is not None and len(images) % 2 == 0:
+            images, targets = self._mix(images.clone(), labels)  # which would otherwise be changed in place
+        with observe_equilibria(self.net) as seen:
+            logits = self.net(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"The loss of batch {batch_idx} in epoch {self.current_epoch} (step {self.global_step}) is "
+                f"{loss.item()}, and training on would spread it to all weights. "
+                f"{find_nonfinite(self.net, images, seen)} Without bad images, lower the learning rate or clip "
+                "gradients (--trainer.gradient_clip_val 1), and resume with --ckpt_path last."
+            )
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        if targets is labels:
+            hits = (logits.detach().argmax(1) == labels).float().mean()
+            self.log("train/top1", hits, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        self._seen = seen if self._logs_this_step else None
+        return loss
+
+    def on_after_backward(self) -> None:
+        """Logs what the solves of this step cost, now that the backward ones have run too."""
+        if self._seen is None:
+            return
+        seen, self._seen = self._seen, None
+        figures = {f"train/{key}": value for key, value in forward_figures(seen).items()}
+        figures |= {f"train/backward_{key}": value for key, value in backward_figures(seen).items()}
+        self.log_dict(figures)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the validation metrics."""
+        self._evaluate(batch, self.val_metrics, "val/")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the test metrics."""
+        self._evaluate(batch, self.test_metrics, "test/")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Returns the optimizer, and the schedule over the steps that the trainer will take.
+
+        Raises:
+            DeqzooError: if there is a schedule and the trainer has no end.
+        """
+        optimizer = self.make_optimizer(weight_decay_groups(self.net))
+        if self.schedule is None:
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise DeqzooError(
+                f"The trainer has no end, and {self.schedule} spreads over a whole run. Set --trainer.max_epochs or "
+                "--trainer.max_steps, or take no schedule."
+            )
+        scheduler = self.schedule.attach(optimizer, int(steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def _logs_this_step(self) -> bool:
+        """Whether the trainer writes this step's figures: others would be computed for nothing."""
+        # Lightning sets the attribute from outside of the class, where type checkers do not see it.
+        interval: Any = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        return interval > 0 and (self.global_step + 1) % interval == 0
+
+    def _evaluate(self, batch: Batch, metrics: MetricCollection, prefix: str) -> None:
+        images, labels = batch
+        with observe_equilibria(self.net) as seen:
+            logits = self.net(images)
+        # Probabilities: torchmetrics takes logits that happen to lie in [0, 1] for such.
+        metrics.update(logits.float().softmax(-1), labels)
+        figures = {"loss": F.cross_entropy(logits, labels), **forward_figures(seen)}
+        for key, value in figures.items():
+            worst = "max" if key == "residual" else "mean"
+            self.log(prefix + key, value, on_epoch=True, reduce_fx=worst, batch_size=len(images), sync_dist=True)
+        self.log_dict(dict(metrics.items()), on_epoch=True, batch_size=len(images))
+
+
+def _metrics(num_classes: int, prefix: str) -> MetricCollection:
+    metrics: dict[str, Any] = {
+        "top1": MulticlassAccuracy(num_classes, average="micro"),
+        "ece": MulticlassCalibrationError(num_classes, n_bins=15),
+    }
+    if num_classes > 5:
+        metrics["top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
+    return MetricCollection(metrics, prefix=prefix)

@@ -1,0 +1,8 @@
+"""Names -> networks with weights: what is there, where its weights lie, and whether they are what was "
+"published."""
+
+from deqzoo.zoo.listing import Description, describe, list_models
+from deqzoo.zoo.loading import create_model, load
+from deqzoo.zoo.saving import save
+
+__all__ = ["Description", "create_model", "describe", "list_models", "load", "save"]

@@ -1,0 +1,147 @@
+"""config.json: what lies beside weights, in timm's layout with a block of our own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from deqzoo.errors import WeightsError
+from deqzoo.models import INPUT_SPECS, ModelEntry
+from deqzoo.nn import ImplicitModule
+from deqzoo.version import __version__
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+LICENSE = "apache-2.0"
+"""Of the weights. Data have licences of their own."""
+SCHEMA_VERSION = 1
+
+
+def pretrained_cfg(entry: ModelEntry, net: Any) -> dict[str, Any]:
+    """Returns timm's description of the inputs and outputs of a network, {} if it takes no images."""
+    spec = INPUT_SPECS.get(entry.dataset)
+    if spec is None:
+        return {}
+    cfg: dict[str, Any] = {
+        "architecture": entry.name.replace("-", "_"),
+        "tag": spec.dataset,
+        "custom_load": False,
+        "input_size": [spec.channels, *spec.size],
+        "fixed_input_size": True,
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "num_classes": len(spec.label_names),
+        "label_names": list(spec.label_names),
+        "pool_size": None,
+        "first_conv": first_layer(net),
+        "classifier": classifier_name(net),
+        "license": LICENSE,
+        "description": entry.description,
+    }
+    return fitted_cfg(cfg, num_classes=net.num_classes, in_chans=net.in_chans)
+
+
+def fitted_cfg(cfg: dict[str, Any], *, num_classes: int, in_chans: int) -> dict[str, Any]:
+    """Returns the description after a change of classes, whose names are then unknown, and of channels."""
+    cfg = dict(cfg)
+    if num_classes != cfg["num_classes"]:
+        cfg["num_classes"] = num_classes
+        cfg.pop("label_names", None)
+    if in_chans != cfg["input_size"][0]:
+        cfg["input_size"] = [in_chans, *cfg["input_size"][1:]]
+        for key in ("mean", "std"):
+            values = cfg[key]
+            cfg[key] = (
+                [sum(values) / len(values)]
+                if in_chans == 1
+                else [values[i % len(values)] for i in range(in_chans)]
+            )
+    return cfg
+
+
+def first_layer(net: nn.Module) -> str:
+    """Returns the name of the layer that meets the images: the first convolution or matrix."""
+    return next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear))
+
+
+def classifier_name(net: Any) -> str:
+    """Returns the name of the last layer."""
+    last = net.get_classifier()
+    return next(name for name, module in net.named_modules() if module is last)
+
+
+def build_config(
+    entry: ModelEntry, net: Any, *, results: dict[str, Any], weights: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns the content of config.json.
+
+    Args:
+        entry: the configuration that made `net`.
+        net: the network, with its `pretrained_cfg`.
+        results: measured figures, as an evaluation gives them.
+        weights: "sha256" and "size" of the file of weights.
+    """
+    equilibria = [module for module in net.modules() if isinstance(module, ImplicitModule)]
+    return {
+        "architecture": entry.name.replace("-", "_"),
+        "num_classes": net.num_classes,
+        "num_features": net.num_features,
+        "pretrained_cfg": net.pretrained_cfg,
+        "deqzoo": {
+            "schema_version": SCHEMA_VERSION,
+            "library_version": __version__,
+            "name": entry.name,
+            "task": entry.task,
+            "dataset": entry.dataset,
+            "recipe": entry.recipe,
+            "solver": sorted({str(module.solver) for module in equilibria}),
+            "adjoint": sorted({str(module.adjoint) for module in equilibria}),
+            "weights": weights,
+            "results": results,
+        },
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the content of the config.json in a folder.
+
+    Raises:
+        WeightsError: if it is missing, damaged, or not of this library.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise WeightsError(
+            f"{path} could not be read: {error.strerror or error}. A folder of weights has {WEIGHTS_FILE} "
+            "and "
+            f"{CONFIG_FILE}, as `deqzoo export` writes them: correct the path."
+        ) from error
+    except ValueError as error:
+        raise WeightsError(
+            f"{path} is damaged: {error}. It should be JSON: export or download it again."
+        ) from error
+    block = config.get("deqzoo") if isinstance(config, dict) else None
+    if not isinstance(block, dict) or not isinstance(block.get("name"), str):
+        raise WeightsError(
+            f"{path} does not say which model of deqzoo it belongs to. It needs deqzoo.name, as `deqzoo "
+            "export` "
+            "writes it: if these are weights of another library, load them there."
+        )
+    version = block.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise WeightsError(
+            f"{path} has schema version {version!r}; deqzoo {__version__} reads version {SCHEMA_VERSION}. It "
+            "was "
+            "written by another version: upgrade deqzoo, or export the weights again."
+        )
+    return config
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Writes config.json into a folder."""
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", "utf-8")

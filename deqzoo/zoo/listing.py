@@ -1,0 +1,121 @@
+"""What the zoo has: names and descriptions."""
+
+import fnmatch
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from deqzoo.models import INPUT_SPECS, canonical, entries, entry
+from deqzoo.nn import ImplicitModule
+from deqzoo.zoo.layout import LICENSE
+from deqzoo.zoo.manifest import published
+
+
+def list_models(pattern: str = "*", *, pretrained: bool | None = None, task: str | None = None) -> list[str]:
+    """Returns the names of models, in the order people count in.
+
+    Args:
+        pattern: with * and ? as in file names, in any spelling.
+        pretrained: only those with (True) or without (False) published weights.
+        task: only those for a task, such as "image-classification".
+    """
+    return [
+        e.name
+        for e in entries()
+        if fnmatch.fnmatchcase(e.name, canonical(pattern))
+        and (pretrained is None or pretrained == (published(e.name) is not None))
+        and (task is None or canonical(task) == e.task)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A model of the zoo in words; print it.
+
+    Attributes:
+        name: canonical.
+        description: one sentence.
+        task: what it does.
+        dataset: what it is meant for.
+        inputs: what it takes.
+        outputs: what it gives.
+        num_parameters: of its network.
+        solver: of each kind of equilibrium in it.
+        adjoint: likewise.
+        recipe: the file that trains it.
+        pretrained: where its weights come from, None if it has none.
+        license: of the weights.
+        data_license: of the data set.
+        results: measured figures of the weights.
+    """
+
+    name: str
+    description: str
+    task: str
+    dataset: str
+    inputs: str
+    outputs: str
+    num_parameters: int
+    solver: tuple[str, ...]
+    adjoint: tuple[str, ...]
+    recipe: str | None
+    pretrained: str | None
+    license: str
+    data_license: str
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        how = "load" if self.pretrained else "create_model"
+        rows = [
+            ("task", f"{self.task} ({self.dataset})"),
+            ("inputs", self.inputs),
+            ("outputs", self.outputs),
+            ("parameters", f"{self.num_parameters:,}"),
+            ("solver", "; ".join(self.solver) or "none"),
+            ("adjoint", "; ".join(self.adjoint) or "none"),
+            ("recipe", self.recipe or "none"),
+            ("weights", f"{self.pretrained}, {self.license}" if self.pretrained else "none published"),
+            ("data licence", self.data_license),
+            *((key.replace("_", " "), str(value)) for key, value in self.results.items()),
+            ("in Python", f'deqzoo.{how}("{self.name}")'),
+        ]
+        width = max(len(key) for key, _ in rows)
+        return "\n".join(
+            [f"{self.name}: {self.description}", *(f"  {key:<{width}}  {value}" for key, value in rows)]
+        )
+
+
+def describe(name: str) -> Description:
+    """Returns what is known of a model, in any spelling of its name.
+
+    Raises:
+        UnknownModelError: if there is no such name.
+    """
+    found = entry(name)
+    with torch.random.fork_rng(devices=[]):
+        net: Any = found.build()
+    equilibria = [module for module in net.modules() if isinstance(module, ImplicitModule)]
+    spec, record = INPUT_SPECS.get(found.dataset), published(found.name)
+    return Description(
+        name=found.name,
+        description=found.description,
+        task=found.task,
+        dataset=found.dataset,
+        inputs=f"{spec.channels}x{spec.size[0]}x{spec.size[1]} images"
+        if spec
+        else "see the model's documentation",
+        outputs=f"{net.num_classes} logits" if spec else "see the model's documentation",
+        num_parameters=sum(p.numel() for p in net.parameters()),
+        solver=tuple(sorted({str(module.solver) for module in equilibria})),
+        adjoint=tuple(sorted({str(module.adjoint) for module in equilibria})),
+        recipe=f"recipes/{found.recipe}.yaml" if found.recipe else None,
+        pretrained=None
+        if record is None
+        else "in the package"
+        if record.source == "embedded"
+        else f"Hub: {record.repo}",
+        license=LICENSE,
+        data_license=spec.license if spec else "see the data set",
+        results=dict(record.results) if record else {},
+    )

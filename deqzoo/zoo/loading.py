@@ -1,0 +1,161 @@
+"""`create_model` and `load`: from a name to a network, and to a model that can be used and trained."""
+
+import importlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from deqzoo.adjoints import Adjoint
+from deqzoo.errors import WeightsError
+from deqzoo.models import entry
+from deqzoo.nn import set_runtime
+from deqzoo.solvers import FixedPointSolver
+from deqzoo.zoo.adapt import adapted_channels, without_head
+from deqzoo.zoo.layout import fitted_cfg, pretrained_cfg
+from deqzoo.zoo.stored import Stored, open_published, open_stored
+from deqzoo.zoo.tensors import load_tensors
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+_log = logging.getLogger(__name__)
+
+# The one upward reference of the package: the zoo wraps a network in its task, which lies above it.
+_TASKS = {"image-classification": ("deqzoo.tasks", "ImageClassifier")}
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    solver: FixedPointSolver | None = None,
+    adjoint: Adjoint | None = None,
+    max_steps: int | None = None,
+    rtol: float | None = None,
+) -> nn.Module:
+    """Returns the network of a name, with timm's `pretrained_cfg`, in training mode.
+
+    Args:
+        name: of a model, in any spelling: "pcdeq-mnist" is "PcDEQ_MNIST".
+        pretrained: whether it gets its published weights.
+        num_classes: logits to give, with a fresh head if the weights have another number; 0 for features.
+        in_chans: channels of the images; the weights of the first layer are adapted.
+        solver: how equilibria are found, in place of the model's own solver.
+        adjoint: how gradients pass them, likewise.
+        max_steps: budget of the solver.
+        rtol: relative tolerance of the solver.
+
+    Raises:
+        UnknownModelError: if there is no such name.
+        WeightsError: if pretrained weights are wanted and missing, or not as published.
+    """
+    _check_sizes(num_classes, in_chans)
+    found = entry(name)
+    if pretrained:
+        net = _restored(open_published(found.name), num_classes, in_chans)
+    else:
+        net = _built(found.name, num_classes, in_chans)
+    set_runtime(net, solver=solver, adjoint=adjoint, max_steps=max_steps, rtol=rtol)
+    return net
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    solver: FixedPointSolver | None = None,
+    adjoint: Adjoint | None = None,
+    max_steps: int | None = None,
+    rtol: float | None = None,
+) -> "LightningModule":
+    """Returns a pretrained model in eval mode: call it on a batch, or train it further.
+
+    `.net` is the network, `.transform` turns PIL images into its inputs.
+
+    Args:
+        name_or_path: a name in any spelling; "hf-hub:org/name[@revision]"; a folder with model.safetensors
+            and config.json; a Lightning checkpoint of a task, or the folder of its run.
+        num_classes: logits to give, with a fresh head if the weights have another number; 0 for features.
+        in_chans: channels of the images; the weights of the first layer are adapted.
+        solver: how equilibria are found, in place of the model's own solver.
+        adjoint: how gradients pass them, likewise.
+        max_steps: budget of the solver.
+        rtol: relative tolerance of the solver.
+
+    Raises:
+        UnknownModelError: if there is no such name.
+        WeightsError: if the weights are missing, damaged, changed or of another model.
+    """
+    _check_sizes(num_classes, in_chans)
+    stored = open_stored(name_or_path)
+    net = _restored(stored, num_classes, in_chans)
+    set_runtime(net, solver=solver, adjoint=adjoint, max_steps=max_steps, rtol=rtol)
+    module, task = _TASKS[entry(stored.name).task]
+    return getattr(importlib.import_module(module), task)(net).eval()
+
+
+def _check_sizes(num_classes: int | None, in_chans: int | None) -> None:
+    if num_classes is not None and num_classes < 0:
+        raise ValueError(f"Got num_classes={num_classes}. Use a positive number, or 0 for pooled features.")
+    if in_chans is not None and in_chans < 1:
+        raise ValueError(
+            f"Got in_chans={in_chans}. Images have at least one channel: use 1 for grey, 3 for RGB."
+        )
+
+
+def _built(name: str, num_classes: int | None, in_chans: int | None) -> Any:
+    found = entry(name)
+    sizes = {k: v for k, v in {"num_classes": num_classes, "in_chans": in_chans}.items() if v is not None}
+    net: Any = found.build(**sizes)
+    net.pretrained_cfg = pretrained_cfg(found, net)
+    return net
+
+
+def _restored(stored: Stored, num_classes: int | None, in_chans: int | None) -> nn.Module:
+    try:
+        # The user's generator is only drawn from for what stays random: a fresh head.
+        with torch.random.fork_rng(devices=[], enabled=num_classes is None):
+            own = _built(stored.name, stored.num_classes, stored.in_chans)
+            net = (
+                own
+                if num_classes is None and in_chans is None
+                else _built(
+                    stored.name,
+                    stored.num_classes if num_classes is None else num_classes,
+                    stored.in_chans if in_chans is None else in_chans,
+                )
+            )
+    except LookupError as error:
+        raise WeightsError(
+            f"{stored.origin} holds weights of {stored.name!r}, a model that this version does not have: "
+            f"{error}"
+        ) from error
+    load_tensors(own, stored.tensors, stored.origin)
+    cfg = stored.pretrained_cfg or own.pretrained_cfg
+    if net is own:
+        net.pretrained_cfg = cfg
+        return net
+    tensors = dict(stored.tensors)
+    if net.in_chans != own.in_chans:
+        tensors = adapted_channels(tensors, own, net)
+        _log.warning(
+            "%s: the first layer %r of %d channels was adapted to %d.",
+            stored.name, cfg["first_conv"], own.in_chans, net.in_chans,
+        )  # fmt: skip
+    if net.num_classes != own.num_classes:
+        tensors = without_head(tensors, net)
+        _log.warning(
+            "%s: the head %r of %d classes was replaced by %s.",
+            stored.name, cfg["classifier"], own.num_classes,
+            f"a fresh random one of {net.num_classes}: train it before use" if net.num_classes else "the "
+            "identity",
+        )  # fmt: skip
+    load_tensors(net, tensors, stored.origin)
+    net.pretrained_cfg = fitted_cfg(cfg, num_classes=net.num_classes, in_chans=net.in_chans)
+    return net

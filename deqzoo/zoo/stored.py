@@ -1,0 +1,141 @@
+"""Weights that lie somewhere, read into memory but not yet in a network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deqzoo.errors import WeightsError
+from deqzoo.models import canonical, entry
+from deqzoo.zoo import manifest
+from deqzoo.zoo.checkpoint import find_checkpoint, read_checkpoint
+from deqzoo.zoo.layout import CONFIG_FILE, WEIGHTS_FILE, read_config
+from deqzoo.zoo.tensors import read_tensors
+
+HUB_PREFIX = "hf-hub:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Weights and what is needed to build their network.
+
+    Attributes:
+        name: canonical name of the configuration.
+        tensors: the state dict.
+        origin: where they come from, for messages.
+        num_classes: that the weights are for; None for the configuration's own number.
+        in_chans: likewise.
+        pretrained_cfg: that they were stored with, if they were.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    origin: str
+    num_classes: int | None = None
+    in_chans: int | None = None
+    pretrained_cfg: dict[str, Any] | None = None
+
+
+def open_stored(name_or_path: str | Path) -> Stored:
+    """Reads the weights of a name, of a folder, of a checkpoint or of "hf-hub:org/name[@revision]".
+
+    A name comes first: write ./name for a folder that is called like a model.
+
+    Raises:
+        UnknownModelError: if it is no name, and nothing lies there.
+        WeightsError: if the weights are missing, damaged or changed.
+    """
+    text = str(name_or_path)
+    if text.startswith(HUB_PREFIX):
+        return _open_hub(text)
+    path = Path(text).expanduser()
+    looks_like_path = isinstance(name_or_path, Path) or any(c in text for c in "/\\.")
+    if not looks_like_path:
+        try:
+            return open_published(entry(text).name)
+        except LookupError:
+            if not path.exists():
+                raise
+    if path.is_dir() and not (path / CONFIG_FILE).is_file() and not (path / WEIGHTS_FILE).is_file():
+        return _open_checkpoint(find_checkpoint(path))
+    if path.is_dir():
+        return open_folder(path)
+    if path.is_file() and path.suffix == ".ckpt":
+        return _open_checkpoint(path)
+    found = "is a file of another kind" if path.is_file() else "does not exist"
+    raise WeightsError(
+        f"{path.absolute()} {found}. Weights come from the name of a model, a folder with {WEIGHTS_FILE} and "
+        f"{CONFIG_FILE}, a Lightning .ckpt or its run's folder, or {HUB_PREFIX}org/name: correct the path."
+    )
+
+
+def open_published(name: str) -> Stored:
+    """Reads the published weights of a canonical name.
+
+    Raises:
+        WeightsError: if there are none, or they are not as published.
+    """
+    record = manifest.published(name)
+    if record is None:
+        recipe = entry(name).recipe
+        how = f"train it with `deqzoo fit -c recipes/{recipe}.yaml`" if recipe else "make it untrained"
+        raise WeightsError(
+            f"No pretrained weights exist for {name!r}. deqzoo.list_models(pretrained=True) names the models "
+            "that "
+            f"have some: choose one of those, or {how} (deqzoo.create_model({name!r}))."
+        )
+    if record.source == "embedded":
+        folder = manifest.embedded_folder(name)
+    else:
+        from deqzoo.zoo import hub
+
+        assert record.repo is not None
+        folder = hub.fetch(record.repo, record.revision)
+    return open_folder(folder, digest=record.sha256, size=record.size)
+
+
+def open_folder(folder: Path, *, digest: str | None = None, size: int | None = None) -> Stored:
+    """Reads weights that lie in a folder with their config.json.
+
+    Args:
+        folder: as `deqzoo.zoo.save` writes it.
+        digest: the SHA-256 of the weights; None takes that in config.json.
+        size: their length in bytes, likewise.
+
+    Raises:
+        WeightsError: if anything is missing, damaged or changed.
+    """
+    config = read_config(folder)
+    block = config["deqzoo"]
+    noted = block.get("weights", {})
+    tensors = read_tensors(
+        folder / WEIGHTS_FILE, digest=digest or noted.get("sha256"), size=size or noted.get("size")
+    )
+    cfg = config.get("pretrained_cfg") or None
+    return Stored(
+        name=canonical(block["name"]),
+        tensors=tensors,
+        origin=str(folder / WEIGHTS_FILE),
+        num_classes=config.get("num_classes"),
+        in_chans=cfg["input_size"][0] if cfg else None,
+        pretrained_cfg=cfg,
+    )
+
+
+def _open_checkpoint(path: Path) -> Stored:
+    found = read_checkpoint(path)
+    return Stored(
+        name=canonical(found.name),
+        tensors=found.tensors,
+        origin=str(path),
+        num_classes=found.num_classes,
+        in_chans=found.in_chans,
+    )
+
+
+def _open_hub(text: str) -> Stored:
+    from deqzoo.zoo import hub
+
+    repo, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
+    return open_folder(hub.fetch(repo, revision or None))
