@@ -118,7 +118,9 @@ def evaluate(
         warnings.simplefilter("ignore", UnconvergedWarning)
         model(prepared(batches.data.images[:8].to(device), spec))
         seconds = 0.0
-        bar = tqdm(total=len(batches.data), desc="evaluating", unit="image", disable=None if progress else True)
+        bar = tqdm(
+            total=len(batches.data), desc="evaluating", unit="image", disable=None if progress else True
+        )
         for batch in batches:
             seen.clear()
             started = time.perf_counter()
@@ -158,11 +160,13 @@ def _check_labels(model: InputSpec, data: InputSpec) -> None:
     if model.label_names != data.label_names:
         pairs = zip(model.label_names, data.label_names, strict=False)
         first = next(((a, b) for a, b in pairs if a != b), None)
-        found = f"label {first[0]!r} of the model meets {first[1]!r}" if first else "the numbers of labels differ"
+        found = (
+            f"label {first[0]!r} of the model meets {first[1]!r}" if first else "the numbers of labels differ"
+        )
         raise DataError(
             f"The labels of {data.dataset} ({len(data.label_names)}) are not those of the model "
-            f"({len(model.label_names)}, {model.dataset}): {found}. Accuracy needs the same classes: evaluate on "
-            f"{model.dataset}, or name the folders after the model's classes."
+            f"({len(model.label_names)}, {model.dataset}): {found}. Accuracy needs the same classes: "
+            f"evaluate on {model.dataset}, or name the folders after the model's classes."
         )
 
 

@@ -18,8 +18,8 @@ def input_spec(net: Any) -> InputSpec:
     cfg = getattr(net, "pretrained_cfg", None)
     if not cfg:
         raise StructureError(
-            f"{type(net).__name__} carries no pretrained_cfg, which says how its images are prepared. Make it "
-            "with deqzoo.create_model or deqzoo.load."
+            f"{type(net).__name__} carries no pretrained_cfg, which says how its images are prepared. Make "
+            "it with deqzoo.create_model or deqzoo.load."
         )
     channels, height, width = cfg["input_size"]
     return InputSpec(

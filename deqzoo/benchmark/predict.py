@@ -1,15 +1,18 @@
 """Predictions for single images, each with what its equilibrium cost and how it ended."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deqzoo.benchmark.inputs import input_spec
+from deqzoo.benchmark.inputs import input_spec, prepared
 from deqzoo.benchmark.tally import worst_status
+from deqzoo.data import EmbeddedSample, read_image
 from deqzoo.errors import UnconvergedWarning
 from deqzoo.nn import observe_equilibria
 from deqzoo.solution import Status
@@ -32,6 +35,38 @@ class Prediction:
     evals: int | None
     residual: float | None
     status: Status | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the prediction as plain values of JSON."""
+        finite = self.residual is not None and math.isfinite(self.residual)
+        return {
+            "labels": list(self.labels),
+            "probabilities": list(self.probabilities),
+            "evals": self.evals,
+            "residual": self.residual if finite else None,
+            "status": None if self.status is None else self.status.name.lower(),
+        }
+
+
+def predict_files(model: nn.Module, paths: Sequence[Path], *, top_k: int = 5) -> list[tuple[str, Prediction]]:
+    """Returns (path, prediction) for each image file, whatever its size and colours.
+
+    Raises:
+        DataError: naming the first file that is missing or no image.
+    """
+    spec = input_spec(model.net)
+    images = [read_image(path, spec) for path in paths]
+    return list(zip(map(str, paths), _predict_raw(model, torch.stack(images), top_k), strict=True))
+
+
+def predict_sample(model: nn.Module, count: int, *, top_k: int = 5) -> list[tuple[str, Prediction]]:
+    """Returns (what it is, prediction) for the first images of the embedded sample of the model's data "
+    "set."""
+    spec = input_spec(model.net)
+    images = EmbeddedSample(spec.dataset).image_set("test")
+    images = images.select(torch.arange(min(count, len(images))))
+    names = [f"image {i} (a {spec.label_names[label]})" for i, label in enumerate(images.labels.tolist())]
+    return list(zip(names, _predict_raw(model, images.images, top_k), strict=True))
 
 
 def predict(model: nn.Module, images: Tensor, *, top_k: int = 5) -> list[Prediction]:
@@ -67,6 +102,11 @@ def predict(model: nn.Module, images: Tensor, *, top_k: int = 5) -> list[Predict
             zip(classes.tolist(), probabilities.tolist(), logits.isfinite().all(1).tolist(), strict=True)
         )
     ]
+
+
+def _predict_raw(model: nn.Module, images: Tensor, top_k: int) -> list[Prediction]:
+    device = next(model.parameters()).device
+    return predict(model, prepared(images.to(device), input_spec(model.net)), top_k=top_k)
 
 
 def _names(names: Sequence[str], classes: Sequence[int]) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deqzoo.solvers.base import Counted, IterativeSolver, work_dtype
+from deqzoo.solvers.base import Counted, IterativeSolver
+from deqzoo.solvers.rows import combination, overlaps, work_dtype
 
 
 @dataclass
@@ -69,15 +70,15 @@ class Anderson(IterativeSolver[History]):
         state.values[:, slot] = fz
         state.gaps[:, slot] = g
         gaps, values = state.gaps[:, :n], state.values[:, :n]
-        row = torch.bmm(gaps, state.gaps[:, slot, :, None])[:, :, 0]
+        row = overlaps(gaps, state.gaps[:, slot])
         state.gram[:, slot, :n] = row
         state.gram[:, :n, slot] = row
         if n == 1:
             return (fz if self.damping == 1 else torch.add(z, g, alpha=self.damping)), state
         alpha = self._weights(state.gram[:, :n, :n], slot)
-        z_next = torch.bmm(alpha[:, None], values)[:, 0]
+        z_next = combination(alpha, values)
         if self.damping != 1:
-            z_next -= (1 - self.damping) * torch.bmm(alpha[:, None], gaps)[:, 0]
+            z_next -= (1 - self.damping) * combination(alpha, gaps)
         return z_next.to(z.dtype), state
 
     def _weights(self, gram: Tensor, newest: int) -> Tensor:

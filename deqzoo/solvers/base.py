@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
 from deqzoo.solution import Solution
@@ -142,8 +141,3 @@ class IterativeSolver(FixedPointSolver, Generic[S]):
             z, state = self.step(counted, z, fz, g, state)
             fz = counted(z)
         return Solution(value=progress.value(), stats=progress.stats(counted.num_evals), state=state)
-
-
-def work_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Returns the dtype in which histories and small systems are kept: at least float32."""
-    return torch.promote_types(dtype, torch.float32)

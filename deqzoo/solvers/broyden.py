@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deqzoo.solvers.base import Counted, IterativeSolver, work_dtype
+from deqzoo.solvers.base import Counted, IterativeSolver
+from deqzoo.solvers.rows import combination, overlaps, row_dots, work_dtype
 
 
 @dataclass
@@ -42,8 +43,7 @@ class Inverse:
         terms = min(self.length, left.shape[1])
         if terms == 0:
             return -x
-        coefficients = torch.bmm(right[:, :terms], x[:, :, None])
-        return torch.baddbmm(x[:, None], coefficients.mT, left[:, :terms], beta=-1)[:, 0]
+        return combination(overlaps(right[:, :terms], x), left[:, :terms]) - x
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +80,16 @@ class Broyden(IterativeSolver[Inverse]):
         slot = state.length % rows
         h_last = -s  # H times the last gap, by how s was made
         if state.length >= rows:  # without the oldest term
-            h_last = h_last - state.u[:, slot] * _dot(state.v[:, slot], state.last_gap)
+            h_last = h_last - state.u[:, slot] * row_dots(state.v[:, slot], state.last_gap)
             state.u[:, slot] = 0
         h_gap = state.times(g)
         y = h_gap - h_last
         v = state.transposed_times(s)
-        curvature = _dot(s, y)
+        curvature = row_dots(s, y)
         # A sample whose step taught nothing keeps its estimate.
         weight = torch.where(curvature.abs() > torch.finfo(g.dtype).tiny, 1 / curvature, 0)
         u = (s - y) * weight
         state.u[:, slot], state.v[:, slot] = u, v
         state.length += 1
         # vᵀ g = sᵀ H g, already at hand.
-        return -(h_gap + u * _dot(s, h_gap))
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """(B, N), (B, N) -> (B, 1)."""
-    return torch.bmm(a[:, None], b[:, :, None])[:, 0]
+        return -(h_gap + u * row_dots(s, h_gap))

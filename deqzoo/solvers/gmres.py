@@ -7,8 +7,9 @@ from torch import Tensor
 
 from deqzoo.errors import SolverError
 from deqzoo.solution import Solution
-from deqzoo.solvers.base import AffineMap, Counted, FixedPointSolver, Map, work_dtype
-from deqzoo.solvers.progress import row_norms, start_progress
+from deqzoo.solvers.base import AffineMap, Counted, FixedPointSolver, Map
+from deqzoo.solvers.progress import start_progress
+from deqzoo.solvers.rows import combination, overlaps, row_dots, row_norms, work_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class GMRES(FixedPointSolver):
         directions = z0.new_empty(batch, rows, size, dtype=dtype)
         images = torch.empty_like(directions)
         u, r = z0.to(dtype), (fz0 - z0).to(dtype)
-        length = (r * r).sum(1)
+        square = row_dots(r, r)
         direction = r
         for step in range(self.max_steps + 1):
             if progress.observe(u.to(z0.dtype), u + r, r, step + 1, linear.num_evals) or step == self.max_steps:
@@ -62,19 +63,19 @@ class GMRES(FixedPointSolver):
             inverse = torch.where(norm > 0, 1 / norm, 0)
             p, q = p * inverse, q * inverse
             directions[:, slot], images[:, slot] = p, q
-            gain = (q * r).sum(1, keepdim=True)
+            gain = row_dots(q, r)
             u = torch.addcmul(u, gain, p)
             r = torch.addcmul(r, gain, q, value=-1)
-            before, length = length, (r * r).sum(1)
+            before, square = square, row_dots(r, r)
             # A residual that shrank is a new direction; one that did not would repeat the old.
-            direction = torch.where((length < 0.81 * before)[:, None], r, q * before[:, None].sqrt())
+            direction = torch.where(square < 0.81 * before, r, q * before.sqrt())
         return Solution(value=progress.value(), stats=progress.stats(linear.num_evals))
 
 
 def _orthogonalised(p: Tensor, q: Tensor, directions: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Returns p and its image q, less their parts along the images that are kept. Twice is enough."""
     for _ in range(2):
-        overlap = torch.bmm(images, q[:, :, None]).mT
-        q = torch.baddbmm(q[:, None], overlap, images, alpha=-1)[:, 0]
-        p = torch.baddbmm(p[:, None], overlap, directions, alpha=-1)[:, 0]
+        overlap = overlaps(images, q)
+        q = q - combination(overlap, images)
+        p = p - combination(overlap, directions)
     return p, q

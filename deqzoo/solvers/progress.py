@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deqzoo.solution import Stats, Status
+from deqzoo.solvers.rows import row_norms
 
 if TYPE_CHECKING:
     from deqzoo.solvers.base import FixedPointSolver
@@ -36,11 +37,6 @@ class Progress(abc.ABC):
 def start_progress(solver: "FixedPointSolver", z0: Tensor) -> Progress:
     """Returns the bookkeeping that `solver` needs for a solve from z0 (B, N)."""
     return FixedBudget(z0) if solver.fixed_budget else Adaptive(solver, z0)
-
-
-def row_norms(x: Tensor) -> Tensor:
-    """(B, N) -> (B,): Euclidean norms, summed in float32 at least."""
-    return torch.linalg.vector_norm(x.detach(), dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 class Adaptive(Progress):
