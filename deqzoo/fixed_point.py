@@ -13,9 +13,15 @@ from deqzoo.solvers import Anderson, FixedPointSolver
 from deqzoo.tree import Layout, State
 
 Z = TypeVar("Z", bound=State)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@torch.compiler.disable
+def eager(function: F) -> F:
+    """Returns `function`, hidden from `torch.compile`; what it calls may be compiled by itself."""
+    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+
+
+@eager
 def fixed_point(
     f: Callable[..., Z],
     z0: Z,
@@ -42,6 +48,7 @@ def fixed_point(
         StructureError: if z0 is no state, or `f` changes its structure or shapes.
         SolverError: under unconverged="raise", if a sample misses its tolerance.
         AdjointError: if solver and adjoint do not go together.
+
     """
     if unconverged not in ("ignore", "warn", "raise"):
         raise ValueError(f'unconverged={unconverged!r} is no policy. Choose "ignore", "warn" or "raise".')

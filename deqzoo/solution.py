@@ -44,6 +44,7 @@ class Stats:
         num_steps: (B,) the evaluation at which each sample reached its residual.
         residual: (B,) ‖f(z) − z‖ / ‖f(z)‖ of the z that is returned.
         status: (B,) a `Status` code each.
+
     """
 
     num_evals: int
@@ -74,6 +75,7 @@ class Solution(Generic[T]):
         stats: of the forward solve.
         state: the solver's last internal state. Solvers return it, `fixed_point` does not keep it.
         backward_log: statistics of backward solves, appended as backward passes run.
+
     """
 
     value: T
@@ -96,6 +98,7 @@ def enforce(stats: Stats, policy: Policy, subject: str) -> None:
 
     Raises:
         SolverError: under "raise", naming how many samples failed and how.
+
     """
     if policy == "ignore" or bool(stats.converged.all()):
         return

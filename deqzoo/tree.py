@@ -20,6 +20,7 @@ def leaves(state: State) -> Iterator[Tensor]:
 
     Raises:
         StructureError: if anything but tensors and tuples is met.
+
     """
     if isinstance(state, Tensor):
         yield state
@@ -31,6 +32,11 @@ def leaves(state: State) -> Iterator[Tensor]:
             f"Found {type(state).__name__} in a state. A state is a tensor or a nest of tuples of tensors: "
             "turn lists into tuples and wrap numbers in tensors."
         )
+
+
+def detached(state: State) -> State:
+    """Returns `state` without its graph."""
+    return state.detach() if isinstance(state, Tensor) else tuple(detached(part) for part in state)
 
 
 def _shape(state: State) -> object:
@@ -75,6 +81,7 @@ class Layout:
 
     Raises:
         StructureError: if the leaves disagree in batch size, dtype or device, or cannot form a state.
+
     """
 
     def __init__(self, state: State) -> None:
@@ -110,24 +117,25 @@ class Layout:
 
         Raises:
             StructureError: naming the first difference.
+
         """
         found = list(leaves(value))
         if _structure(value) != _structure(self._tree):
             raise StructureError(
-                f"`f` turned a state of structure {self.structure} into {_shape(value)}. A fixed point needs f(z) to "
-                "have the structure of z: return the same nest of tuples."
+                f"`f` turned a state of structure {self.structure} into {_shape(value)}. A fixed point needs f(z) "
+                "to have the structure of z: return the same nest of tuples."
             )
         for i, (leaf, spec) in enumerate(zip(found, self._leaves, strict=True)):
             want = (self.batch_size, *spec.shape)
             if tuple(leaf.shape) != want:
                 raise StructureError(
-                    f"`f` changed the shape of leaf {i} from {want} to {tuple(leaf.shape)}. A fixed point needs f(z) to "
-                    "have the shape of z: look for a strided or unpadded layer in the cell."
+                    f"`f` changed the shape of leaf {i} from {want} to {tuple(leaf.shape)}. A fixed point needs "
+                    "f(z) to have the shape of z: look for a strided or unpadded layer in the cell."
                 )
             if not leaf.is_floating_point() or leaf.device != self.device:
                 raise StructureError(
-                    f"`f` returned {leaf.dtype} on {leaf.device} for leaf {i} of a {self.dtype} state on {self.device}. "
-                    "f(z) stays on the state's device, in floating point: move the cell's parameters with `.to()`."
+                    f"`f` returned {leaf.dtype} on {leaf.device} for leaf {i} of a {self.dtype} state on "
+                    f"{self.device}. f(z) stays on the state's device, in floating point: move the cell's parameters with `.to()`."
                 )
 
     def ravel(self, state: State) -> Tensor:

@@ -23,6 +23,7 @@ class Problem:
         z0: (B, N) where to start.
         args: what else f depends on, as tensors; they may require gradients.
         unconverged: the policy for backward solves.
+
     """
 
     f: Callable[..., Tensor]
@@ -48,11 +49,13 @@ def solve_without_graph(problem: Problem, solver: FixedPointSolver) -> Solution[
 
     Raises:
         AdjointError: if an outer `parametrize.cached()` would hand weights without gradients to the graph.
+
     """
     if torch.is_grad_enabled() and parametrize._cache_enabled:
         raise AdjointError(
-            "An equilibrium is being solved for training inside `parametrize.cached()`. Weights cached during the solve "
-            "carry no gradient, so that training would silently stop: leave that context, deqzoo caches by itself."
+            "An equilibrium is being solved for training inside `parametrize.cached()`. Weights cached during the "
+            "solve carry no gradient, so that training would silently stop: leave that context, deqzoo caches by "
+            "itself."
         )
     # The cache closes with the solve, before any evaluation that builds a graph.
     with torch.no_grad(), parametrize.cached():

@@ -17,6 +17,7 @@ def captured_leaves(f: Callable[..., Tensor], z: Tensor, args: tuple[Tensor, ...
 
     Raises:
         AdjointError: if f uses a tensor that was computed elsewhere and requires gradients.
+
     """
     with torch.enable_grad():
         inputs = [t.detach().requires_grad_(t.requires_grad) for t in args]

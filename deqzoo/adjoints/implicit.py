@@ -22,6 +22,7 @@ class Implicit(Adjoint):
         solver: of the linear system. It has its own tolerances: gradients rarely need the forward's.
         reuse: start from the forward's `Broyden` inverse applied to v (Ramzi et al. 2022, "SHINE"); with a budget of
             one step that estimate is used as it is.
+
     """
 
     solver: FixedPointSolver = field(default_factory=Anderson)

@@ -20,6 +20,7 @@ class Phantom(Adjoint):
     Attributes:
         steps: k.
         damping: λ in (0, 1].
+
     """
 
     steps: int = 5

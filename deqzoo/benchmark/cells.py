@@ -15,6 +15,7 @@ class LinearCell(Cell):
     Args:
         width: of z.
         gain: the spectral norm of W.
+
     """
 
     def __init__(self, width: int, gain: float) -> None:
@@ -36,6 +37,7 @@ class ResidualConvCell(Cell):
 
     Args:
         channels: of z; twice as many inside.
+
     """
 
     def __init__(self, channels: int) -> None:
@@ -60,6 +62,7 @@ class TransformerCell(Cell):
         width: of each position.
         heads: of the attention.
         gain: multiplies the default initialisation of the matrices.
+
     """
 
     def __init__(self, width: int, heads: int, gain: float) -> None:

@@ -26,6 +26,7 @@ class Contender:
         forward: the forward solver's name.
         backward: the backward solver's name.
         attempt: f, z0 -> `Attempt`. f counts its own evaluations.
+
     """
 
     library: str
@@ -59,6 +60,7 @@ def torchdeqs(rtol: float, budget: int) -> Iterator[Contender]:
 
     Raises:
         ModuleNotFoundError: if torchdeq is not installed.
+
     """
     from torchdeq import get_deq
 

@@ -49,6 +49,7 @@ class Evaluation:
         max_steps: budget of each.
         rtol: tolerance of each.
         torch_version: that it ran with.
+
     """
 
     data: str
@@ -105,6 +106,7 @@ def evaluate(
     Raises:
         DataError: if the data cannot be read, or has other labels than the model.
         StructureError: if the images have another size or other channels.
+
     """
     device = torch.device(device)
     net: Any = model.net
@@ -118,9 +120,7 @@ def evaluate(
         warnings.simplefilter("ignore", UnconvergedWarning)
         model(prepared(batches.data.images[:8].to(device), spec))
         seconds = 0.0
-        bar = tqdm(
-            total=len(batches.data), desc="evaluating", unit="image", disable=None if progress else True
-        )
+        bar = tqdm(total=len(batches.data), desc="evaluating", unit="image", disable=None if progress else True)
         for batch in batches:
             seen.clear()
             started = time.perf_counter()
@@ -160,9 +160,7 @@ def _check_labels(model: InputSpec, data: InputSpec) -> None:
     if model.label_names != data.label_names:
         pairs = zip(model.label_names, data.label_names, strict=False)
         first = next(((a, b) for a, b in pairs if a != b), None)
-        found = (
-            f"label {first[0]!r} of the model meets {first[1]!r}" if first else "the numbers of labels differ"
-        )
+        found = f"label {first[0]!r} of the model meets {first[1]!r}" if first else "the numbers of labels differ"
         raise DataError(
             f"The labels of {data.dataset} ({len(data.label_names)}) are not those of the model "
             f"({len(model.label_names)}, {model.dataset}): {found}. Accuracy needs the same classes: "

@@ -28,6 +28,7 @@ class Prediction:
         evals: evaluations of f, summed over equilibria; None for models without any.
         residual: the worst relative residual, likewise.
         status: how the worst solve ended, likewise.
+
     """
 
     labels: tuple[str, ...]
@@ -53,6 +54,7 @@ def predict_files(model: nn.Module, paths: Sequence[Path], *, top_k: int = 5) ->
 
     Raises:
         DataError: naming the first file that is missing or no image.
+
     """
     spec = input_spec(model.net)
     images = [read_image(path, spec) for path in paths]
@@ -61,7 +63,8 @@ def predict_files(model: nn.Module, paths: Sequence[Path], *, top_k: int = 5) ->
 
 def predict_sample(model: nn.Module, count: int, *, top_k: int = 5) -> list[tuple[str, Prediction]]:
     """Returns (what it is, prediction) for the first images of the embedded sample of the model's data "
-    "set."""
+    "set.
+    """
     spec = input_spec(model.net)
     images = EmbeddedSample(spec.dataset).image_set("test")
     images = images.select(torch.arange(min(count, len(images))))
@@ -79,6 +82,7 @@ def predict(model: nn.Module, images: Tensor, *, top_k: int = 5) -> list[Predict
 
     Raises:
         StructureError: if the images have another size or other channels than the model's.
+
     """
     net: Any = model.net
     names = input_spec(net).label_names

@@ -40,6 +40,7 @@ class Row:
         total_ms: median time of forward and backward pass.
         overhead: share of forward_ms that is spent beyond the evaluations of f.
         peak_mb: peak memory of forward and backward pass.
+
     """
 
     case: str
@@ -165,7 +166,8 @@ def summary(rows: list[Row]) -> str:
         loop = next((r for r in here if r.library == "loop"), None)
         line = f"{case:12} rtol {rtol:.0e}: deqzoo {mine.forward}/{mine.backward} {mine.total_ms:.2f} ms"
         if loop is not None:
-            line += f", {loop.total_ms / mine.total_ms:.2f} x faster than the loop, {loop.peak_mb / mine.peak_mb:.1f} x less memory"
+            line += f", {loop.total_ms / mine.total_ms:.2f} x faster than the loop"
+            line += f" in {loop.peak_mb / mine.peak_mb:.1f} x less memory"
         if peers:
             best = min(peers, key=lambda r: r.total_ms)
             ratios.append(best.total_ms / mine.total_ms)
@@ -185,8 +187,10 @@ def summary(rows: list[Row]) -> str:
 
 def table(rows: list[Row]) -> str:
     """Returns all figures as a Markdown table."""
-    head = "| case | rtol | library | forward | backward | evals | vjps | residual | gradient error | forward ms | total ms | overhead | peak MB |"
-    lines = [head, "|" + "---|" * 13]
+    columns = "case, rtol, library, forward, backward, evals, vjps, residual, gradient error, forward ms, total ms, "
+    columns += "overhead, peak MB"
+    names = columns.split(", ")
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for r in rows:
         lines.append(
             f"| {r.case} | {r.rtol:.0e} | {r.library} | {r.forward} | {r.backward} | {r.evals} | {r.backward_evals} | "

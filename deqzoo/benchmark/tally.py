@@ -19,6 +19,7 @@ class Tally:
 
     Args:
         num_classes: logits of the model.
+
     """
 
     def __init__(self, *, num_classes: int) -> None:
@@ -107,6 +108,7 @@ def calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:
     Args:
         confidence: (N,) in [0, 1].
         correct: (N,) bool.
+
     """
     edges = torch.linspace(0, 1, _NUM_BINS + 1, dtype=confidence.dtype, device=confidence.device)
     bins = (torch.bucketize(confidence, edges) - 1).clamp(0, _NUM_BINS - 1)

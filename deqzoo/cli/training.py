@@ -1,45 +1,62 @@
 """`deqzoo fit | validate | test`: Lightning's command line over the tasks and data of deqzoo."""
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 # Imported so that their classes are known by their bare names too: --data MNIST.
 import deqzoo.data
 import deqzoo.tasks  # noqa: F401
-from deqzoo.errors import WeightsError
+from deqzoo.errors import DataError, DeqzooError, WeightsError
 from deqzoo.tasks import RandomState
 
 VERBS = ("fit", "validate", "test")
+_log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> None:
     """Runs a command such as `["fit", "-c", "recipes/pcdeq-mnist.yaml"]`.
 
-    A run lives in runs/<name of the recipe>/ unless --trainer.default_root_dir says otherwise: last.ckpt after every
-    epoch, best.ckpt where there is validation, and a folder version_<n>/ for each command, with metrics.csv and the
-    config.yaml that would repeat it. `--ckpt_path last` resumes, or evaluates, the last epoch.
+    A run lives in runs/<name of the first recipe>/ unless --trainer.default_root_dir says otherwise:
+    last.ckpt after every epoch, best.ckpt where there is validation, the config.yaml that would repeat it,
+    and for each command version_<n>/metrics.csv. `--ckpt_path last` resumes, or evaluates, the last epoch.
 
     Raises:
         SystemExit: with a message about the arguments, if they are wrong.
         DeqzooError: for what goes wrong later.
+
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advert)
-    TrainingCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        save_config_kwargs={"overwrite": True},
-        args=argv,
-    )
+    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    rank_zero.addFilter(_is_no_advert)
+    try:
+        with warnings.catch_warnings():
+            # A run folder is there to be resumed from; before_fit says what matters.
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+            if argv[:1] != ["fit"]:  # nothing is saved there, wherever the checkpoint is from
+                warnings.filterwarnings("ignore", "The dirpath has changed from")
+            # What Lightning calls in torch and jsonargparse is not for whoever trains to mend.
+            warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.", FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.|jsonargparse\.")
+            TrainingCLI(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # by hyperparameters, of which the tasks save none
+                save_config_callback=RunConfig,
+                save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
+                args=argv,
+            )
+    finally:
+        rank_zero.removeFilter(_is_no_advert)
 
 
 class TrainingCLI(LightningCLI):
@@ -50,9 +67,25 @@ class TrainingCLI(LightningCLI):
         """Returns the verbs and which of their arguments are no options."""
         return {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb in VERBS}
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Returns a parser to which an abbreviated option is an unknown one."""
+        return super().init_parser(**{"prog": "deqzoo", "allow_abbrev": False, **kwargs})
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses `args`, which are all there are: whoever calls has taken them from the command line."""
         self.config = parser.parse_args(args)  # pyright: ignore[reportArgumentType]
+
+    def instantiate_classes(self) -> None:
+        """Makes task, data and trainer. What they object to is told in their words, not in the parser's."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            told: BaseException = error
+            while told.__cause__ is not None:
+                told = told.__cause__
+            if isinstance(told, DeqzooError):
+                raise told from None
+            self._parser(self.subcommand).error(str(told))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Returns a trainer that logs and saves into the run folder."""
@@ -63,7 +96,8 @@ class TrainingCLI(LightningCLI):
             kwargs.setdefault("logger", CSVLogger(folder, name=""))
         callbacks: list[Any] = [RandomState()]
         if wanted["enable_checkpointing"] is not False and not wanted["fast_dev_run"]:
-            callbacks += [last_checkpoint(folder), BestCheckpoint(folder)]
+            # In this order, so that last.ckpt knows of the best.
+            callbacks += [BestCheckpoint(folder), last_checkpoint(folder)]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         return super().instantiate_trainer(**kwargs)
 
@@ -76,21 +110,50 @@ class TrainingCLI(LightningCLI):
         recipes = self._get(self.config, "config") or []
         return Path("runs") / (Path(str(recipes[0])).stem if recipes else "unnamed")
 
+    def before_fit(self) -> None:
+        """Says what happens to an earlier run in this folder."""
+        self._require_checkpoint(may_start_anew=True)
+        last = self.run_folder / "last.ckpt"
+        if self._get(self.config, "ckpt_path") is None and last.is_file():
+            _log.warning("%s is of an earlier run, which this one replaces. `--ckpt_path last` would resume it.", last)
+
     def before_validate(self) -> None:
         """Refuses to evaluate a checkpoint that is not there."""
         self._require_checkpoint()
+
+    def after_validate(self) -> None:
+        """Says so if there was nothing to validate on, of which Lightning makes no word."""
+        if not self.trainer.callback_metrics:
+            raise DataError(
+                "There are no validation images, so that nothing was evaluated. They are split off the "
+                "training images: set --data.val_size, or evaluate the test images with `deqzoo test`."
+            )
 
     def before_test(self) -> None:
         """Refuses to evaluate a checkpoint that is not there."""
         self._require_checkpoint()
 
-    def _require_checkpoint(self) -> None:
-        # Lightning would only warn, and evaluate random weights.
-        if self._get(self.config, "ckpt_path") == "last" and not (self.run_folder / "last.ckpt").is_file():
+    def _require_checkpoint(self, *, may_start_anew: bool = False) -> None:
+        wanted = self._get(self.config, "ckpt_path")
+        if wanted == "last" and not may_start_anew:
+            # Lightning would only warn, and evaluate random weights.
+            wanted = self.run_folder / "last.ckpt"
+        if wanted not in (None, "last") and not Path(wanted).exists():
             raise WeightsError(
-                f"There is no last.ckpt in {self.run_folder.absolute()}. `--ckpt_path last` takes it from there: train "
-                "first with `deqzoo fit`, or pass the path of a checkpoint."
+                f"There is no checkpoint {Path(wanted).absolute()}. `--ckpt_path` takes the path of one, or "
+                "`last` for that of the run's folder: train first with `deqzoo fit`, or correct the path."
             )
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes what a run was configured with beside its checkpoints, where `deqzoo.load` looks for it."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes config.yaml when training starts."""
+        if stage == "fit":
+            path = Path(trainer.default_root_dir) / self.config_filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, path, overwrite=self.overwrite)
 
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
@@ -98,11 +161,17 @@ def last_checkpoint(folder: Path) -> ModelCheckpoint:
 
     `save_last` beside a monitored metric does so only after epochs that improved the metric.
     """
-    return ModelCheckpoint(folder, filename="last", every_n_epochs=1, enable_version_counter=False)
+    return ModelCheckpoint(
+        folder,
+        filename="last",
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,  # also in epochs without validation
+        enable_version_counter=False,
+    )
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Writes best.ckpt after each epoch with the highest validation accuracy so far; nothing without validation."""
+    """Writes best.ckpt after each epoch with the highest validation accuracy so far; nothing without such."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, filename="best", monitor="val/top1", mode="max", enable_version_counter=False)

@@ -26,6 +26,7 @@ class Augmentation(ABC):
         Args:
             images: (B, C, H, W) floating, in [0, 1].
             generator: on the device of the images.
+
         """
 
 
@@ -46,6 +47,7 @@ class RandomShift(Augmentation):
     Attributes:
         pixels: most pixels along each axis.
         padding: what comes in: "zeros", or the image mirrored at its edge ("reflect").
+
     """
 
     pixels: int
@@ -54,9 +56,7 @@ class RandomShift(Augmentation):
     def __post_init__(self) -> None:
         _check(self.pixels >= 0, "pixels", self.pixels, "a number of pixels, 0 or more")
         if self.padding not in ("zeros", "reflect"):
-            raise ValueError(
-                f"padding = {self.padding!r}. There are two kinds of padding: use 'zeros' or 'reflect'."
-            )
+            raise ValueError(f"padding = {self.padding!r}. There are two kinds of padding: use 'zeros' or 'reflect'.")
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         batch, _, height, width = images.shape
@@ -73,6 +73,7 @@ class RandomFlip(Augmentation):
 
     Attributes:
         p: probability for each image.
+
     """
 
     p: float = 0.5
@@ -96,6 +97,7 @@ class RandomAffine(Augmentation):
         translate: pixels along each axis.
         scale: s draws a zoom between 1 − s and 1 + s.
         shear: degrees, horizontal.
+
     """
 
     degrees: float = 0.0
@@ -136,6 +138,7 @@ class ElasticDeform(Augmentation):
     Attributes:
         alpha: α, root mean square of the displacement along each axis, in pixels.
         sigma: σ in pixels; small values tear an image, large ones only move it.
+
     """
 
     alpha: float = 1.0
@@ -174,6 +177,7 @@ class Cutout(Augmentation):
     Attributes:
         size: edge of the square in pixels.
         p: probability for each image.
+
     """
 
     size: int

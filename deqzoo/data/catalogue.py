@@ -36,6 +36,7 @@ def open_data(
 
     Raises:
         DataError: if it is neither, with the nearest name.
+
     """
     text = str(name_or_path)
     known = {_plain(name): data for name, data in DATASETS.items()}
@@ -45,8 +46,7 @@ def open_data(
     if path.is_dir():
         if download:
             raise DataError(
-                f"{text} is a folder and cannot be downloaded. Only {', '.join(DATASETS)} can: leave out "
-                "download."
+                f"{text} is a folder and cannot be downloaded. Only {', '.join(DATASETS)} can: leave out download."
             )
         return ImageFolder(path, like=like, **options)
     near = difflib.get_close_matches(text.lower(), DATASETS, n=1)

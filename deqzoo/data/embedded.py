@@ -37,6 +37,7 @@ class EmbeddedSample(ImageData):
 
     Raises:
         DataError: if there is no sample of that name.
+
     """
 
     def __init__(self, name: str, **options: Unpack[ImageOptions]) -> None:
@@ -54,6 +55,7 @@ class EmbeddedSample(ImageData):
 
         Raises:
             DataError: if training images are asked for.
+
         """
         name = self.spec.dataset
         if split == "train":

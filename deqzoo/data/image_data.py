@@ -51,6 +51,7 @@ class ImageData(LightningDataModule, ABC):
 
     Raises:
         ValueError: for a batch size below 1 or a negative `val_size`.
+
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class ImageData(LightningDataModule, ABC):
 
         Raises:
             DataError: if it is missing or unreadable.
+
         """
 
     @property
@@ -99,6 +101,7 @@ class ImageData(LightningDataModule, ABC):
 
         Raises:
             DataError: if the split is missing or unreadable, or "val" is asked for with `val_size=0`.
+
         """
         if split not in self._sets:
             self._sets.update(self._load(split))
@@ -109,8 +112,7 @@ class ImageData(LightningDataModule, ABC):
             return {"test": self.read("test")}
         if split == "val" and self.val_size == 0:
             raise DataError(
-                f"{type(self).__name__} has no validation images. They are split off the training set: set "
-                "val_size."
+                f"{type(self).__name__} has no validation images. They are split off the training set: set val_size."
             )
         images = self.read("train")
         if self.val_size == 0:

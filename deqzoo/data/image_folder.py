@@ -40,6 +40,7 @@ class ImageFolder(ImageData):
 
     Raises:
         DataError: for missing or empty folders, damaged images, or classes that training does not know.
+
     """
 
     def __init__(
@@ -71,9 +72,7 @@ class ImageFolder(ImageData):
         """Returns the decoded images of root/train or root/test, for want of the latter of root/val."""
         folder = self.root / split
         stand_in = self.root / "val"
-        return self._decode(
-            stand_in if split == "test" and not folder.is_dir() and stand_in.is_dir() else folder
-        )
+        return self._decode(stand_in if split == "test" and not folder.is_dir() and stand_in.is_dir() else folder)
 
     def _decode(self, folder: Path) -> ImageSet:
         spec = self.spec
@@ -99,14 +98,14 @@ def read_image(path: Path, spec: InputSpec) -> Tensor:
 
     Raises:
         DataError: if the file is no image, damaged, or has more than 8 bits per channel.
+
     """
     height, width = spec.size
     try:
         with Image.open(path) as file:
             if file.mode.startswith(("I", "F")):
                 raise DataError(
-                    f"{path} has pixels of mode {file.mode!r}. Images have 8 bits per channel: convert the "
-                    "file."
+                    f"{path} has pixels of mode {file.mode!r}. Images have 8 bits per channel: convert the file."
                 )
             image = file.convert("L" if spec.channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
@@ -120,15 +119,11 @@ def read_image(path: Path, spec: InputSpec) -> Tensor:
 
 def _spec(root: Path, like: str | None, size: int | None) -> InputSpec:
     if like is not None and like not in INPUT_SPECS:
-        raise DataError(
-            f"like = {like!r} is no data set whose images are specified. Use one of {_some(INPUT_SPECS)}."
-        )
+        raise DataError(f"like = {like!r} is no data set whose images are specified. Use one of {_some(INPUT_SPECS)}.")
     source = next((root / name for name in ("train", "test", "val") if (root / name).is_dir()), None)
     if source is None:
         found = f"no train, test or val in {root}" if root.is_dir() else f"no folder {root.absolute()}"
-        raise DataError(
-            f"There is {found}. Images are expected as {_LAYOUT}: correct the path or arrange them so."
-        )
+        raise DataError(f"There is {found}. Images are expected as {_LAYOUT}: correct the path or arrange them so.")
     name = root.absolute().name
     if like is not None:
         known = INPUT_SPECS[like]
@@ -171,9 +166,7 @@ def _classes(folder: Path) -> list[str]:
             f"There is no folder {folder.absolute()}. Images are expected as {_LAYOUT}: correct the path "
             "or arrange them so."
         )
-    names = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise DataError(
             f"{folder} has no class folders. Images are expected as {_LAYOUT}: put each class into a "

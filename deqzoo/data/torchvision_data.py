@@ -22,14 +22,13 @@ class TorchvisionData(ImageData):
         root: the folder that holds the one named in `layout`.
         download: fetch what is missing. Otherwise nothing touches the network.
         **options: of `ImageData`.
+
     """
 
     dataset: ClassVar[str]
     layout: ClassVar[str]
 
-    def __init__(
-        self, root: str | Path = "data", *, download: bool = False, **options: Unpack[ImageOptions]
-    ) -> None:
+    def __init__(self, root: str | Path = "data", *, download: bool = False, **options: Unpack[ImageOptions]) -> None:
         super().__init__(INPUT_SPECS[self.dataset], root, **options)
         self.download = download
 
@@ -42,9 +41,7 @@ class TorchvisionData(ImageData):
     def read(self, split: Literal["train", "test"]) -> ImageSet:
         """Returns a split from the disk; downloads it first if that is wanted and no trainer did."""
         train = split == "train"
-        images, labels = self._tensors(
-            self._open(train=train, download=self.download and self.trainer is None)
-        )
+        images, labels = self._tensors(self._open(train=train, download=self.download and self.trainer is None))
         return ImageSet(images=images, labels=labels)
 
     def _open(self, *, train: bool, download: bool) -> Any:

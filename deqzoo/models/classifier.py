@@ -18,6 +18,7 @@ class Classifier(nn.Module, abc.ABC):
 
     Attributes:
         pretrained_cfg: timm's description of the inputs; filled in for named models.
+
     """
 
     def __init__(self, *, in_chans: int, num_classes: int, num_features: int) -> None:
@@ -45,6 +46,7 @@ class Classifier(nn.Module, abc.ABC):
 
         Raises:
             StructureError: for anything but a floating batch of images with the channels of this network.
+
         """
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise StructureError(

@@ -15,6 +15,7 @@ class InputSpec:
         std: likewise the standard deviation.
         label_names: the classes in label order.
         license: of the data set, as its owners state it.
+
     """
 
     dataset: str
@@ -25,6 +26,17 @@ class InputSpec:
     label_names: tuple[str, ...]
     license: str
 
+
+_CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
+otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray
+road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+wardrobe whale willow_tree wolf woman worm
+"""
 
 INPUT_SPECS = {
     spec.dataset: spec
@@ -76,6 +88,15 @@ INPUT_SPECS = {
                 "ship",
                 "truck",
             ),
+            license="unknown",
+        ),
+        InputSpec(
+            dataset="cifar100",
+            size=(32, 32),
+            channels=3,
+            mean=(0.5071, 0.4865, 0.4409),
+            std=(0.2673, 0.2564, 0.2762),
+            label_names=tuple(_CIFAR100.split()),
             license="unknown",
         ),
         InputSpec(

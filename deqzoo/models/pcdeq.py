@@ -4,13 +4,12 @@ f(z) = σ(W z + p) with W ≥ 0, z ≥ 0 and σ concave, increasing and bounded.
 plain iteration reaches it at a geometric rate from every nonnegative start.
 """
 
+import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Unpack
-
-import copy
-import math
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ _REFINEMENTS = 200
 
 
 def positive_injection(x: Tensor, activation: str) -> Tensor:
-    """Returns p (B, ...) such that σ(p) > 0: softplus₅(x) where σ(0) = 0 (pcDEQ-1), ReLU(x) where σ(0) > 0 (pcDEQ-2)."""
+    """Returns p (B, ...) with σ(p) > 0: softplus₅(x) where σ(0) = 0 (pcDEQ-1), ReLU(x) where σ(0) > 0 (pcDEQ-2)."""
     return F.relu(x) if activation == "sigmoid" else F.softplus(x, beta=5)
 
 
@@ -48,14 +47,15 @@ class PositiveConcaveCell(Cell):
         width: length of z, or its channels.
         activation: "tanh", "softsign", "relu6" (pcDEQ-1) or "sigmoid" (pcDEQ-2).
         dense: whether W is a matrix.
+
     """
 
     def __init__(self, width: int, *, activation: str, dense: bool = False) -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
             raise ValueError(
-                f"activation={activation!r} is not known to be concave, increasing and bounded, as a unique equilibrium "
-                f"needs it to be. Choose one of {', '.join(_ACTIVATIONS)}."
+                f"activation={activation!r} is not known to be concave, increasing and bounded, as a unique "
+                f"equilibrium needs it to be. Choose one of {', '.join(_ACTIVATIONS)}."
             )
         self.activation = activation
         linear = nn.Linear(width, width, bias=False) if dense else nn.Conv2d(width, width, 3, padding=1, bias=False)
@@ -109,6 +109,7 @@ class PcDEQ(Classifier):
         num_classes: logits to give.
         solver: how the equilibria are found.
         adjoint: how gradients pass them.
+
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Certificate:
         max_steps: (B, L) a number of iterations from zero after which every component is within `rtol` of z*.
         rtol: the relative accuracy that `max_steps` is for.
         min_weight: the smallest entry of all W: nonnegative.
+
     """
 
     rate: Tensor
@@ -186,6 +188,7 @@ def certificate(model: nn.Module, x: Tensor, *, rtol: float = 1e-4) -> Certifica
 
     Raises:
         ValueError: if `model` is no `PcDEQ`, or rtol not in (0, 1).
+
     """
     if not isinstance(model, PcDEQ):
         raise ValueError(f"{type(model).__name__} is no PcDEQ: only those come with this certificate.")
@@ -199,6 +202,7 @@ def certificate(model: nn.Module, x: Tensor, *, rtol: float = 1e-4) -> Certifica
     for stage in model.stages:
         assert isinstance(stage, _Stage)
         cell, p = stage.equilibrium.cell, stage.injection(x)
+        assert isinstance(cell, PositiveConcaveCell)
         start = cell(torch.zeros_like(p), p)
         above = torch.full_like(p, 6.0 if stage.activation == "relu6" else 1.0)
         for _ in range(_REFINEMENTS):
@@ -216,7 +220,7 @@ def certificate(model: nn.Module, x: Tensor, *, rtol: float = 1e-4) -> Certifica
 @register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist")
 def pcdeq_mnist(**runtime: Unpack[Runtime]) -> PcDEQ:
     """Three pcDEQ-1 equilibria of growing width, halving the image between them."""
-    return PcDEQ((14, 28, 62), image_size=28, **{"in_chans": 1, **runtime})
+    return PcDEQ((16, 28, 65), image_size=28, **{"in_chans": 1, **runtime})
 
 
 @register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist-linear")
@@ -234,7 +238,9 @@ def pcdeq_mnist_single(**runtime: Unpack[Runtime]) -> PcDEQ:
 @register(task="image-classification", dataset="mnist")
 def pcdeq_mnist_multi(**runtime: Unpack[Runtime]) -> PcDEQ:
     """The published multi-convolution pcDEQ-1 of 12, 24 and 48 channels, with unpadded halving."""
-    return PcDEQ((12, 24, 48), image_size=28, padding=0, pool_size=4, activation="softsign", **{"in_chans": 1, **runtime})
+    return PcDEQ(
+        (12, 24, 48), image_size=28, padding=0, pool_size=4, activation="softsign", **{"in_chans": 1, **runtime}
+    )
 
 
 @register(task="image-classification", dataset="cifar10")

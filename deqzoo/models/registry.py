@@ -36,6 +36,7 @@ class ModelEntry:
         dataset: what it is meant for, a key of `INPUT_SPECS` for images.
         recipe: the recipe that trains it, None where there is none.
         description: one sentence.
+
     """
 
     name: str
@@ -55,6 +56,7 @@ def register(*, task: str, dataset: str, recipe: str | None = None) -> Callable[
 
     Raises:
         ValueError: if the name is taken or the function has no docstring to describe it.
+
     """
 
     def decorate(build: _Build) -> _Build:
@@ -62,7 +64,9 @@ def register(*, task: str, dataset: str, recipe: str | None = None) -> Callable[
         if name in _ENTRIES:
             raise ValueError(f"The name {name!r} is registered already. Names are unique: choose another.")
         if not build.__doc__:
-            raise ValueError(f"{build.__name__} has no docstring. Its first line describes the model to users: add one.")
+            raise ValueError(
+                f"{build.__name__} has no docstring. Its first line describes the model to users: add one."
+            )
         _ENTRIES[name] = ModelEntry(
             name=name,
             build=build,
@@ -86,6 +90,7 @@ def entry(name: str) -> ModelEntry:
 
     Raises:
         UnknownModelError: with the nearest names, if there is none.
+
     """
     found = _ENTRIES.get(canonical(name))
     if found is None:

@@ -1,10 +1,9 @@
 """Cells: the maps whose fixed points implicit models compute."""
 
 import abc
+from typing import Any
 
-from torch import Tensor, nn
-
-from deqzoo.tree import State
+from torch import nn
 
 
 class Cell(nn.Module, abc.ABC):
@@ -15,9 +14,9 @@ class Cell(nn.Module, abc.ABC):
     """
 
     @abc.abstractmethod
-    def forward(self, z: State, *injection: Tensor) -> State:
-        """Returns f(z, *injection), of the structure of z."""
+    def forward(self, z: Any, /, *injection: Any, **kwargs: Any) -> Any:
+        """Returns f(z, *injection), a state of the structure of z."""
 
     @abc.abstractmethod
-    def initial_state(self, *injection: Tensor) -> State:
+    def initial_state(self, *injection: Any, **kwargs: Any) -> Any:
         """Returns where a solve starts when nothing better is known, usually zeros (B, ...)."""

@@ -1,6 +1,7 @@
 """A module whose output is the equilibrium of a cell."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -29,11 +30,10 @@ class ImplicitModule(nn.Module):
 
     Raises:
         StructureError: if the cell holds a layer that mixes samples or draws new noise in each evaluation.
+
     """
 
-    def __init__(
-        self, cell: Cell, *, solver: FixedPointSolver, adjoint: Adjoint, unconverged: Policy = "warn"
-    ) -> None:
+    def __init__(self, cell: Cell, *, solver: FixedPointSolver, adjoint: Adjoint, unconverged: Policy = "warn") -> None:
         super().__init__()
         for name, module in cell.named_modules():
             if isinstance(module, _BatchNorm):
@@ -43,8 +43,9 @@ class ImplicitModule(nn.Module):
                 )
             if isinstance(module, _DropoutNd):
                 raise StructureError(
-                    f"The cell's layer {name!r} is a {type(module).__name__}, which draws a new mask in each evaluation, "
-                    "so that no fixed point exists. Draw the mask with deqzoo.nn.VariationalDropout before the solve."
+                    f"The cell's layer {name!r} is a {type(module).__name__}, which draws a new mask in each "
+                    "evaluation, so that no fixed point exists. Draw the mask with deqzoo.nn.VariationalDropout before "
+                    "the solve."
                 )
         self.cell = cell
         self.solver = solver
@@ -61,6 +62,10 @@ class ImplicitModule(nn.Module):
         for observe in self._observers:
             observe(solution)
         return solution.value
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is not what observers asked to see.
+        return self.__dict__ | {"_observers": []}
 
     def extra_repr(self) -> str:
         return f"solver={self.solver}, adjoint={self.adjoint}"

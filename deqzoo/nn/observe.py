@@ -1,7 +1,7 @@
 """Looking at the solves inside a network, at no cost to those who do not look."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from deqzoo.nn.implicit_module import ImplicitModule
-from deqzoo.solution import Solution
-from deqzoo.tree import State
+from deqzoo.solution import Solution, Stats
+from deqzoo.tree import State, detached
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Observed:
     Attributes:
         solutions: (module name, solution) of every solve since the start or the last `clear`. The statistics are
             detached; `backward_stats` appears in them once a backward pass has run.
+
     """
 
     solutions: list[tuple[str, Solution[State]]] = field(default_factory=list)
@@ -31,17 +32,23 @@ class Observed:
     @property
     def num_steps(self) -> Tensor:
         """(B,) evaluations of each sample, summed over the solves."""
-        return torch.stack([s.stats.num_steps for _, s in self.solutions]).sum(0)
+        return torch.stack([stats.num_steps for stats in self._stats]).sum(0)
 
     @property
     def residual(self) -> Tensor:
         """(B,) the worst residual of each sample."""
-        return torch.stack([s.stats.residual for _, s in self.solutions]).amax(0)
+        return torch.stack([stats.residual for stats in self._stats]).amax(0)
 
     @property
     def converged(self) -> Tensor:
         """(B,) bool: the samples of which every solve converged."""
-        return torch.stack([s.stats.converged for _, s in self.solutions]).all(0)
+        return torch.stack([stats.converged for stats in self._stats]).all(0)
+
+    @property
+    def _stats(self) -> list[Stats]:
+        if not self.solutions:
+            raise ValueError("There was no solve to look at. Run the network inside the `with` block first.")
+        return [solution.stats for _, solution in self.solutions]
 
 
 @contextmanager
@@ -61,9 +68,6 @@ def observe_equilibria(net: nn.Module) -> Iterator[Observed]:
 
 
 def _record(seen: Observed, name: str, solution: Solution[State]) -> None:
-    seen.solutions.append((name, Solution(value=_detached(solution.value), stats=solution.stats,
-                                          backward_log=solution.backward_log)))
-
-
-def _detached(state: State) -> State:
-    return state.detach() if isinstance(state, Tensor) else tuple(_detached(part) for part in state)
+    seen.solutions.append(
+        (name, Solution(value=detached(solution.value), stats=solution.stats, backward_log=solution.backward_log))
+    )

@@ -13,6 +13,7 @@ class NonNegative(nn.Module):
 
     Args:
         gain: the scale g that every row starts with; None keeps the norms of the weight that is parametrised.
+
     """
 
     def __init__(self, gain: float | None = None) -> None:
@@ -33,7 +34,11 @@ def _row_norms(weight: Tensor) -> Tensor:
 
 
 def _unit_rows(weight: Tensor) -> Tensor:
-    return weight / _row_norms(weight).clamp_min(torch.finfo(weight.dtype).tiny)
+    # Scaled first, so that neither squares overflow nor the gradient of a zero row divides by zero.
+    info = torch.finfo(weight.dtype)
+    largest = weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
+    weight = weight / largest.clamp_min(info.tiny / info.eps)
+    return weight / _row_norms(weight).clamp_min(0.5)
 
 
 def nonnegative(module: nn.Module, gain: float | None = None) -> nn.Module:
@@ -44,13 +49,15 @@ def nonnegative(module: nn.Module, gain: float | None = None) -> nn.Module:
 class SpectralNormalised(nn.Module):
     """W = c V / σ(V), with σ the largest singular value of V as a matrix (rows or filters, everything else).
 
-    Miyato et al. 2018, "Spectral normalization for generative adversarial networks", but with the exact σ, and hence a
-    pure function of V: ‖W‖₂ = c holds at all times. The estimate that `torch.nn.utils.parametrizations.spectral_norm`
-    keeps takes another step of its power iteration in each evaluation that trains, so that the solve and the graph
-    would see different weights; and it is too small, so that ‖W‖₂ > 1. Computed once per solve and once for the graph.
+    After Miyato et al. 2018, "Spectral normalization for generative adversarial networks", but with the exact
+    σ, and hence a pure function of V: ‖W‖₂ = c holds at all times. The estimate that
+    `torch.nn.utils.parametrizations.spectral_norm` keeps takes another step of its power iteration in each
+    evaluation that trains, so that the solve and the graph would see different weights; and it is too small,
+    so that ‖W‖₂ > 1. Costs one eigendecomposition of the smaller Gram matrix per solve, one for the graph.
 
     Args:
         bound: c.
+
     """
 
     def __init__(self, bound: float = 1.0) -> None:
@@ -69,8 +76,8 @@ class SpectralNormalised(nn.Module):
     def right_inverse(self, weight: Tensor) -> Tensor:
         if not weight.any():
             raise ValueError(
-                "A weight to be normalised by its spectral norm is zero everywhere. Zero cannot be scaled to a norm: "
-                "initialise with small values instead."
+                "A weight to be normalised by its spectral norm is zero everywhere. Zero cannot be scaled to "
+                "a norm: initialise with small values instead."
             )
         return weight
 
@@ -78,18 +85,19 @@ class SpectralNormalised(nn.Module):
 def _spectral_norm(weight: Tensor) -> Tensor:
     """Returns the largest singular value of `weight` (rows, ...), in float32 at least, differentiable."""
     matrix = weight.flatten(1).to(torch.promote_types(weight.dtype, torch.float32))
-    # The scale keeps the squares of very large or small weights in range; the largest entry is 1 then, and σ >= 1.
+    # The scale keeps the squares of very large or small weights in range; the largest entry is 1 then.
     info = torch.finfo(matrix.dtype)
     scale = matrix.detach().abs().amax().clamp_min(info.tiny / info.eps)
     matrix = matrix / scale
     gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
-    return scale * torch.linalg.eigvalsh(gram)[-1].clamp_min(0.5).sqrt()
+    # Not eigvalsh: it takes another algorithm when no gradient is needed, and the last digits would differ.
+    return scale * torch.linalg.eigh(gram)[0][-1].clamp_min(0.5).sqrt()
 
 
 def spectral_normed(module: nn.Module, bound: float = 1.0) -> nn.Module:
     """Parametrises `module.weight` by `SpectralNormalised` and returns the module.
 
-    A linear layer is then `bound`-Lipschitz. A convolution of k by k stride-one taps is at most k `bound`-Lipschitz: it
+    A linear layer is then `bound`-Lipschitz. A convolution of k by k taps is at most k `bound`-Lipschitz: it
     is the matrix of its filters that is normalised.
     """
     return parametrize.register_parametrization(module, "weight", SpectralNormalised(bound))
@@ -98,18 +106,21 @@ def spectral_normed(module: nn.Module, bound: float = 1.0) -> nn.Module:
 def weight_normed(module: nn.Module, dim: int = 0) -> nn.Module:
     """Parametrises `module.weight` as W = g v / ‖v‖, one norm per index of `dim`, and returns the module.
 
-    `torch.nn.utils.parametrizations.weight_norm` (Salimans & Kingma 2016, "Weight normalization"): unlike the older
-    `torch.nn.utils.weight_norm` it is cached during a solve and can be copied.
+    `torch.nn.utils.parametrizations.weight_norm` (Salimans & Kingma 2016, "Weight normalization"): unlike the
+    older `torch.nn.utils.weight_norm` it is cached during a solve and can be copied.
 
     Raises:
         ValueError: if a slice of the weight is zero and has no direction to keep.
+
     """
     weight = module.get_parameter("weight")
-    others = [d for d in range(weight.ndim) if d != dim % weight.ndim]
+    front = dim % weight.ndim  # to torch, -1 means one norm for everything
+    others = [d for d in range(weight.ndim) if d != front]
     zero = torch.linalg.vector_norm(weight.detach(), dim=others) == 0
     if zero.any():
         raise ValueError(
-            f"{int(zero.sum())} of {len(zero)} slices of the weight of {type(module).__name__} along dimension {dim} are "
-            "zero. Weight normalisation keeps directions, and zero has none: initialise with small values instead."
+            f"{int(zero.sum())} of {len(zero)} slices of the weight of {type(module).__name__} along "
+            f"dimension {dim} are zero. Weight normalisation keeps directions, and zero has none: initialise "
+            "with small values instead."
         )
-    return parametrizations.weight_norm(module, dim=dim)
+    return parametrizations.weight_norm(module, dim=front)

@@ -21,6 +21,7 @@ def set_runtime(
 
     Raises:
         ValueError: if something is to change and `net` has no equilibrium.
+
     """
     equilibria = [module for module in net.modules() if isinstance(module, ImplicitModule)]
     changes = {k: v for k, v in {"max_steps": max_steps, "rtol": rtol}.items() if v is not None}

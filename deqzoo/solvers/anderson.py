@@ -18,6 +18,7 @@ class History:
         gaps: (B, m, N) f(z) − z.
         gram: (B, m, m) inner products of the gaps.
         length: evaluations seen.
+
     """
 
     values: Tensor
@@ -38,6 +39,7 @@ class Anderson(IterativeSolver[History]):
         memory: m, the evaluations to combine.
         damping: β in (0, 1], the step along the combined residual.
         ridge: of the Gram matrix scaled to unit diagonal, in multiples of the working precision.
+
     """
 
     memory: int = 6

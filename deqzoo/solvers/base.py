@@ -55,6 +55,7 @@ class FixedPointSolver(abc.ABC):
 
     Raises:
         ValueError: for negative or non-finite tolerances and budgets below one step.
+
     """
 
     rtol: float = 1e-4
@@ -88,6 +89,7 @@ class FixedPointSolver(abc.ABC):
             f: the map of matrices (B, N).
             z0: (B, N) where to start.
             fz0: (B, N) f(z0), if it is known already: saves one evaluation.
+
         """
 
 
@@ -98,6 +100,7 @@ class IterativeSolver(FixedPointSolver, Generic[S]):
     Attributes:
         check_every: evaluations between two looks at the residual. Looking costs two norms and, on a GPU, one
             small transfer; iterates in between are never returned.
+
     """
 
     check_every: int = 1
@@ -124,6 +127,7 @@ class IterativeSolver(FixedPointSolver, Generic[S]):
             fz: (B, N) f(z).
             g: (B, N) f(z) − z.
             state: what the last step, or `init`, returned; may be changed in place.
+
         """
 
     def solve(self, f: Map, z0: Tensor, fz0: Tensor | None = None) -> Solution[Tensor]:

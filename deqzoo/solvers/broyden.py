@@ -19,6 +19,7 @@ class Inverse:
         length: terms added since the start.
         last_step: (B, N) −H g as it was last taken, None before the first step.
         last_gap: (B, N) g where it was taken.
+
     """
 
     u: Tensor
@@ -53,6 +54,7 @@ class Broyden(IterativeSolver[Inverse]):
 
     Attributes:
         memory: m; the oldest term makes room for the newest. Two histories of m states are kept.
+
     """
 
     memory: int = 16

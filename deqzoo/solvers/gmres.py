@@ -23,6 +23,7 @@ class GMRES(FixedPointSolver):
 
     Attributes:
         memory: directions kept; two histories of so many states.
+
     """
 
     memory: int = 16

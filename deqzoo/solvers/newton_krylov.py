@@ -21,6 +21,7 @@ class NewtonKrylov(IterativeSolver[None]):
     Attributes:
         forcing: the relative tolerance of the linear solves.
         inner_steps: the most products per step, and directions kept.
+
     """
 
     max_steps: int = 15

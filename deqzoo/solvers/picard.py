@@ -16,6 +16,7 @@ class Picard(IterativeSolver[None]):
 
     Attributes:
         damping: β in (0, 1].
+
     """
 
     damping: float = 1.0

@@ -17,6 +17,8 @@ from deqzoo.solvers.rows import row_norms
 if TYPE_CHECKING:
     from deqzoo.solvers.base import FixedPointSolver
 
+_TINY = np.finfo(np.float64).tiny
+
 
 class Progress(abc.ABC):
     """What is known of every sample so far."""
@@ -51,31 +53,47 @@ class Adaptive(Progress):
         self._num_steps = np.zeros(batch, dtype=np.int64)
         self._status = np.full(batch, Status.MAX_STEPS, dtype=np.int64)
         self._active = np.ones(batch, dtype=bool)
+        self._all_active = True
 
     def observe(self, z: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
-        norms = torch.stack((row_norms(g), row_norms(fz))).cpu().numpy()
-        gap, scale = norms.astype(np.float64)
-        with np.errstate(all="ignore"):  # 0/0 is a sample that rests at zero: converged, as gap <= atol says
-            residual = np.where(gap == 0, 0.0, gap / scale)
-            converged = self._active & (gap <= self._atol + self._rtol * scale)
-        taken = converged | (self._active & (residual < self._residual))
+        gap, scale = _on_host(row_norms(g), row_norms(fz))
+        finite = np.isfinite(gap)
+        if not finite.all():  # infinities below are meant, and a sample that is lost must not be taken for the best
+            with np.errstate(invalid="ignore"):
+                scale = np.where(finite & np.isfinite(scale), scale, np.inf)
+                residual = np.where(finite, gap / scale, np.inf)
+        else:
+            # 0/0 is a sample that rests at zero: its residual is zero.
+            residual = gap / np.maximum(scale, _TINY)
+        better = residual < self._residual
+        converged = gap <= self._atol + self._rtol * scale
+        if not self._all_active:
+            better &= self._active
+            converged &= self._active
+        some_converged = converged.any()
+        taken = (better | converged) if some_converged else better
         if taken.all():
             self._best = z  # no copy: nothing older is worth keeping
             self._residual = residual
             self._num_steps[:] = num_evals
             self._best_step[:] = step
+            if not some_converged:
+                return False
         elif taken.any():
             rows = torch.from_numpy(taken).to(z.device, non_blocking=True)
             self._best = torch.where(rows[:, None], z, self._best)
             self._residual[taken] = residual[taken]
             self._num_steps[taken] = num_evals
             self._best_step[taken] = step
-        broken = self._active & ~np.isfinite(gap)
         stalled = self._active & ~taken & (step - self._best_step >= self._patience)
-        for rows, status in ((converged, Status.CONVERGED), (stalled, Status.STALLED), (broken, Status.NONFINITE)):
-            if rows.any():
-                self._status[rows] = status
-                self._active[rows] = False
+        for rows, status in (
+            (converged, Status.CONVERGED),
+            (stalled, Status.STALLED),
+            (self._active & ~finite, Status.NONFINITE),
+        ):
+            self._status[rows] = status
+            self._active &= ~rows
+        self._all_active = self._active.all()
         return not self._active.any()
 
     def value(self) -> Tensor:
@@ -93,6 +111,13 @@ class Adaptive(Progress):
             residual=torch.from_numpy(self._residual).to(device, row_norms(self._best[:0]).dtype),
             status=torch.from_numpy(self._status).to(device),
         )
+
+
+def _on_host(*rows: Tensor) -> tuple[np.ndarray, ...]:
+    """Returns vectors (B,) as float64 arrays, by one transfer at most."""
+    if rows[0].is_cpu:
+        return tuple(row.numpy().astype(np.float64) for row in rows)
+    return tuple(torch.stack(rows).cpu().numpy().astype(np.float64))
 
 
 class FixedBudget(Progress):

@@ -20,6 +20,7 @@ class Trajectory:
         y: (B, N) its companion in the same step.
         num_steps: (B,) the steps that led there.
         checkpoints: (z, y) before step 0, k, 2k, … with k the solver's `segment`.
+
     """
 
     z: Tensor
@@ -40,6 +41,7 @@ class Reversible(FixedPointSolver):
 
     Attributes:
         damping: β in (0, 1).
+
     """
 
     max_steps: int = 30
@@ -78,7 +80,5 @@ class Reversible(FixedPointSolver):
         stats = progress.stats(counted.num_evals)
         z, y = progress.value().tensor_split(2, dim=1)
         # The residual of the iterate after n steps is known at evaluation 2 n + 1.
-        trajectory = Trajectory(
-            z=z, y=y, num_steps=(stats.num_steps - int(fz0 is None)) // 2, checkpoints=checkpoints
-        )
+        trajectory = Trajectory(z=z, y=y, num_steps=(stats.num_steps - int(fz0 is None)) // 2, checkpoints=checkpoints)
         return Solution(value=z.to(z0.dtype), stats=stats, state=trajectory)

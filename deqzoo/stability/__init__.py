@@ -1,8 +1,8 @@
 """Tools that keep equilibria stable, and that measure how stable they are."""
 
 from deqzoo.stability.correction import corrected_fixed_point, correction_loss
-from deqzoo.stability.jacobian_penalty import jacobian_penalty
-from deqzoo.stability.spectral_radius import SpectralRadius, spectral_radius
+from deqzoo.stability.penalty import jacobian_penalty
+from deqzoo.stability.spectrum import SpectralRadius, spectral_radius
 
 __all__ = [
     "SpectralRadius",

@@ -12,7 +12,7 @@ from deqzoo.adjoints import Adjoint, Implicit, OneStep
 from deqzoo.fixed_point import fixed_point
 from deqzoo.solution import Policy, Solution
 from deqzoo.solvers import Anderson, FixedPointSolver
-from deqzoo.tree import State
+from deqzoo.tree import State, detached
 
 Z = TypeVar("Z", bound=State)
 
@@ -30,15 +30,15 @@ def corrected_fixed_point(
     """Solves z = f(z, *args) and returns some states on the way, each with a gradient of its own.
 
     With `correction_loss`, training asks early iterates too for the right answer, which keeps the way to the
-    equilibrium short and stable (Bai, Geng, Savani & Kolter 2022, "Deep equilibrium optical flow estimation", the
-    sparse fixed-point correction):
+    equilibrium short and stable (Bai, Geng, Savani & Kolter 2022, "Deep equilibrium optical flow estimation",
+    the sparse fixed-point correction):
 
         states = corrected_fixed_point(cell, z0, x, at=(4, 8))
         loss = correction_loss([criterion(head(state.value), y) for state in states])
 
-    The solve is cut at the steps `at`, and each part starts at the best iterates of the part before, without its
-    history. A part evaluates f there once more than an uncut solve would; with `Picard` the states are just those of
-    the uncut solve.
+    The solve is cut at the steps `at`, and each part starts at the best iterates of the part before, without
+    its history. A part evaluates f there once more than an uncut solve would; with `Picard` the states are
+    just those of the uncut solve.
 
     Args:
         f: maps a state, and `args`, to a state of the same structure and shapes.
@@ -56,15 +56,16 @@ def corrected_fixed_point(
     Raises:
         ValueError: if `at` is no such sequence.
         StructureError, SolverError, AdjointError: as `fixed_point` does.
+
     """
     marks = [1, *at, solver.max_steps]
     if any(late <= early for early, late in pairwise(marks)):
         raise ValueError(
-            f"corrected_fixed_point got at={tuple(at)} for a solver of {solver.max_steps} steps. The steps to look at "
-            "increase, lie above 1 and below max_steps: at=(4, 8), say."
+            f"corrected_fixed_point got at={tuple(at)} for a solver of {solver.max_steps} steps. The steps "
+            "to look at increase, lie above 1 and below max_steps: at=(4, 8), say."
         )
     found: list[Solution[Z]] = []
-    start = z0
+    start: Any = z0
     for early, late in pairwise(marks):
         last = late == solver.max_steps
         part = fixed_point(
@@ -76,16 +77,17 @@ def corrected_fixed_point(
             unconverged=unconverged if last else "ignore",
         )
         found.append(part)
-        start = _detached(part.value)
+        start = detached(part.value)
     return found
 
 
 def correction_loss(losses: Sequence[Tensor], gamma: float = 0.8) -> Tensor:
-    """Returns Σₖ γ^(r−k) Lₖ for the losses L₁ … L_r of the states on the way: the equilibrium's counts in full.
+    """Returns Σₖ γ^(r−k) Lₖ for the losses L₁ … L_r of the states: that of the equilibrium counts in full.
 
     Args:
         losses: in the order of the states, all of one shape.
         gamma: γ in (0, 1]; how much less each earlier state counts.
+
     """
     if not losses:
         raise ValueError("correction_loss got no losses. It weighs one per state: pass the equilibrium's at least.")
@@ -93,7 +95,3 @@ def correction_loss(losses: Sequence[Tensor], gamma: float = 0.8) -> Tensor:
         raise ValueError(f"correction_loss got gamma={gamma}. It must lie in (0, 1]: 0.8 is the usual choice.")
     weights = [gamma ** (len(losses) - k) for k in range(1, len(losses) + 1)]
     return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum(0)
-
-
-def _detached(state: Any) -> Any:
-    return state.detach() if isinstance(state, Tensor) else tuple(_detached(part) for part in state)

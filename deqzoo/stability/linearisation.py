@@ -18,6 +18,7 @@ class Linearisation:
     Attributes:
         z: (B, N) where f was evaluated, as a leaf of the graph.
         fz: (B, N) f(z), with its graph.
+
     """
 
     z: Tensor
@@ -40,6 +41,7 @@ def linearise(f: Callable[..., State], z: State, args: tuple[Any, ...]) -> Linea
     Raises:
         StructureError: if z is no state, or f changes its structure or shapes.
         AdjointError: if f uses tensors that no graph can hold.
+
     """
     layout = Layout(z)
     flat = _outside_inference(layout.ravel(z)).detach().requires_grad_()
@@ -49,8 +51,9 @@ def linearise(f: Callable[..., State], z: State, args: tuple[Any, ...]) -> Linea
         if "nference tensor" not in str(error):
             raise
         raise AdjointError(
-            "f uses tensors that were made under torch.inference_mode() and cannot take part in a derivative. Hand "
-            "them over as arguments, which are copied, or use torch.no_grad() where they are made."
+            "f uses tensors that were made under torch.inference_mode() and cannot take part in a "
+            "derivative. Hand them over as arguments, which are copied, or use torch.no_grad() where they "
+            "are made."
         ) from error
     layout.check(value)
     return Linearisation(flat, layout.ravel(value))

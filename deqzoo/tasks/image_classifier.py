@@ -14,7 +14,7 @@ from torch.optim.optimizer import ParamsT
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from deqzoo.errors import DeqzooError, DivergedError
+from deqzoo.errors import DeqzooError, DivergedError, StructureError
 from deqzoo.nn import observe_equilibria
 from deqzoo.nn.observe import Observed
 from deqzoo.tasks.image_transform import ImageTransform
@@ -29,20 +29,22 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 class ImageClassifier(LightningModule):
     """Trains and evaluates a network with cross-entropy. Called on normalised images, it returns logits.
 
-    In training it logs, as train/…, loss and learning rate, and of the solves the mean evaluations per sample
-    (evals), the share of samples with all solves converged, and the worst residual; the same of the backward solves.
-    In evaluation, as val/… or test/…: loss, top1, top5 (of more than five classes), the calibration error over 15 bins
-    (ece), and the solves. Shares are in [0, 1]. Accuracies count images, not classes.
+    In training it logs, as train/…, loss, top1 and learning rate (lr), and of the solves the evaluations
+    per sample (evals_mean), the share of samples with all solves converged, and the worst residual
+    (residual_max); the same of the backward solves as train/backward_…. In evaluation, as val/… or test/…:
+    loss, top1, top5 (of more than five classes), the calibration error over 15 bins (ece), and the solves.
+    Shares are in [0, 1]. Accuracies count images, not classes.
 
     Args:
         net: images (B, C, H, W) -> logits (B, num_classes); has timm's `num_classes` and `pretrained_cfg`.
         optimizer: makes the optimizer from parameter groups, those of `weight_decay_groups`.
         schedule: of the learning rate, stepped with the optimizer; None keeps it constant.
         label_smoothing: share of the label that is spread over all classes.
-        mixup: α of mixup, 0 for none. Each batch is mixed with its own reverse, at one ratio per batch (timm's "batch"
-            mode); with mixup and cutmix both on, every batch gets one of the two, at even odds. A batch with an odd
-            number of images is left unmixed.
+        mixup: α of mixup, 0 for none. Each batch is mixed with its own reverse, at one ratio per batch
+            (timm's "batch" mode); with mixup and cutmix both on, every batch gets one of the two, at even
+            odds. A batch with an odd number of images is left unmixed.
         cutmix: α of cutmix, 0 for none.
+
     """
 
     def __init__(
@@ -58,8 +60,8 @@ class ImageClassifier(LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1 or mixup < 0 or cutmix < 0:
             raise ValueError(
-                f"label_smoothing = {label_smoothing}, mixup = {mixup}, cutmix = {cutmix}. The first is a share in "
-                "[0, 1), the others are 0 or more: correct the value."
+                f"label_smoothing = {label_smoothing}, mixup = {mixup}, cutmix = {cutmix}. The first is a "
+                "share in [0, 1), the others are 0 or more: correct the value."
             )
         self.net = net
         self.make_optimizer = optimizer
@@ -72,26 +74,51 @@ class ImageClassifier(LightningModule):
 
     @property
     def transform(self) -> ImageTransform:
-        """What turns a PIL image into an input (C, H, W), from the network's `pretrained_cfg`."""
-        return ImageTransform.from_cfg(self.net.pretrained_cfg)  # pyright: ignore[reportArgumentType]
+        """What turns a PIL image into an input (C, H, W), from the network's `pretrained_cfg`.
+
+        Raises:
+            StructureError: if that is missing or incomplete.
+
+        """
+        try:
+            cfg: Any = self.net.pretrained_cfg
+        except AttributeError:
+            cfg = {}
+        return ImageTransform.from_cfg(cfg)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) normalised images -> (B, num_classes) logits."""
         return self.net(images)
 
     def setup(self, stage: str) -> None:
-        """Prepares what depends on the number of classes, which may have changed since the network was made."""
+        """Prepares what depends on the number of classes, which may have changed since the network was made.
+
+        Raises:
+            StructureError: if the network gives features instead of logits.
+
+        """
         classes: int = self.net.num_classes  # pyright: ignore[reportAssignmentType]
+        if classes < 2:
+            raise StructureError(
+                f"The network has num_classes = {classes}. A classifier chooses among two or more: give it "
+                "a head with reset_classifier(num_classes)."
+            )
         self.val_metrics = _metrics(classes, "val/")
         self.test_metrics = _metrics(classes, "test/")
         if self.mixup or self.cutmix:
             self._mix = Mixup(self.mixup, self.cutmix, mode="batch", label_smoothing=0.0, num_classes=classes)
+
+    def on_fit_start(self) -> None:
+        """Leaves the eval mode that `deqzoo.load` gives. In training mode, parts that are in eval stay so."""
+        if not self.training:
+            self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean loss of a batch.
 
         Raises:
             DivergedError: if it is NaN or infinite.
+
         """
         images, labels = batch
         targets = labels
@@ -104,8 +131,8 @@ class ImageClassifier(LightningModule):
             raise DivergedError(
                 f"The loss of batch {batch_idx} in epoch {self.current_epoch} (step {self.global_step}) is "
                 f"{loss.item()}, and training on would spread it to all weights. "
-                f"{find_nonfinite(self.net, images, seen)} Without bad images, lower the learning rate or clip "
-                "gradients (--trainer.gradient_clip_val 1), and resume with --ckpt_path last."
+                f"{find_nonfinite(self.net, images, seen)} Mend the images if it is them; else lower the "
+                "learning rate or clip gradients (--trainer.gradient_clip_val 1). --ckpt_path last resumes."
             )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         if targets is labels:
@@ -137,6 +164,7 @@ class ImageClassifier(LightningModule):
 
         Raises:
             DeqzooError: if there is a schedule and the trainer has no end.
+
         """
         optimizer = self.make_optimizer(weight_decay_groups(self.net))
         if self.schedule is None:
@@ -144,8 +172,8 @@ class ImageClassifier(LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise DeqzooError(
-                f"The trainer has no end, and {self.schedule} spreads over a whole run. Set --trainer.max_epochs or "
-                "--trainer.max_steps, or take no schedule."
+                f"The trainer has no end, and {self.schedule} spreads over a whole run. Set "
+                "--trainer.max_epochs or --trainer.max_steps, or take no schedule."
             )
         scheduler = self.schedule.attach(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -165,9 +193,9 @@ class ImageClassifier(LightningModule):
         metrics.update(logits.float().softmax(-1), labels)
         figures = {"loss": F.cross_entropy(logits, labels), **forward_figures(seen)}
         for key, value in figures.items():
-            worst = "max" if key == "residual" else "mean"
-            self.log(prefix + key, value, on_epoch=True, reduce_fx=worst, batch_size=len(images), sync_dist=True)
-        self.log_dict(dict(metrics.items()), on_epoch=True, batch_size=len(images))
+            over_batches = "max" if key.endswith("_max") else "mean"
+            self.log(prefix + key, value, reduce_fx=over_batches, batch_size=len(images), sync_dist=True)
+        self.log_dict(dict(metrics.items()), batch_size=len(images))
 
 
 def _metrics(num_classes: int, prefix: str) -> MetricCollection:
@@ -177,4 +205,4 @@ def _metrics(num_classes: int, prefix: str) -> MetricCollection:
     }
     if num_classes > 5:
         metrics["top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
-    return MetricCollection(metrics, prefix=prefix)
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)

@@ -21,6 +21,7 @@ class ImageTransform:
         size: height and width.
         mean: of each channel, for pixels in [0, 1]. One channel makes grey images, three RGB.
         std: likewise.
+
     """
 
     size: tuple[int, int]
@@ -33,19 +34,21 @@ class ImageTransform:
 
         Raises:
             StructureError: if it does not describe one.
+
         """
         missing = [key for key in ("input_size", "mean", "std") if key not in cfg]
         if missing:
             raise StructureError(
-                f"The network's pretrained_cfg has no {', '.join(missing)}. They say how its images are made: take the "
-                "network from deqzoo.create_model, or set them as timm does."
+                f"The network's pretrained_cfg has no {', '.join(missing)}. They say how its images are "
+                "made: take the network from deqzoo.create_model, or set them as timm does."
             )
         channels, height, width = cfg["input_size"]
         mean, std = tuple(cfg["mean"]), tuple(cfg["std"])
         if channels not in (1, 3) or len(mean) != channels or len(std) != channels:
             raise StructureError(
-                f"The network's pretrained_cfg has {channels} channels with mean {mean} and std {std}. Pictures have "
-                "one channel or three, each with its own mean and std: correct it, or prepare the tensors yourself."
+                f"The network's pretrained_cfg has {channels} channels with mean {mean} and std {std}. "
+                "Pictures have one channel or three, each with its own mean and std: correct it, or prepare "
+                "the tensors yourself."
             )
         return cls(size=(height, width), mean=mean, std=std)
 
@@ -54,6 +57,7 @@ class ImageTransform:
 
         Raises:
             DataError: for pixels of more than 8 bits, whose range is not known.
+
         """
         if image.mode.startswith(("I", "F")):
             raise DataError(

@@ -11,8 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class RandomState(Callback):
     """Keeps the state of the random generators in checkpoints.
 
-    A run that is resumed then draws what it would have drawn: dropout masks, mixup partners. This holds for a single
-    process. With several, each has its own state and a checkpoint only that of the first: nothing is restored.
+    A run that is resumed then draws what it would have drawn: dropout masks, mixup partners. This holds for a
+    single process. With several, each has its own state and a checkpoint only that of the first: nothing is
+    restored.
     """
 
     def __init__(self) -> None:

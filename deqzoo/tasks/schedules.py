@@ -18,8 +18,8 @@ class Schedule(abc.ABC):
     def attach(self, optimizer: Optimizer, num_steps: int) -> LambdaLR:
         """Returns torch's scheduler, to be stepped after each of the run's `num_steps` optimizer steps.
 
-        Step i, counted from 0, spans the progress from i/N to (i+1)/N and gets the factor at its middle: neither the
-        first nor the last step is wasted on a rate of zero.
+        Step i, counted from 0, spans the progress from i/N to (i+1)/N and gets the factor at its middle:
+        neither the first nor the last step is wasted on a rate of zero.
         """
         return LambdaLR(optimizer, lambda step: self.factor(min(1.0, (step + 0.5) / num_steps)))
 
@@ -31,6 +31,7 @@ class WarmupCosine(Schedule):
     Attributes:
         warmup: share of the run that the rise takes, in [0, 1).
         final: factor at the end, in [0, 1].
+
     """
 
     warmup: float = 0.05
@@ -39,11 +40,12 @@ class WarmupCosine(Schedule):
     def __post_init__(self) -> None:
         if not (0 <= self.warmup < 1 and 0 <= self.final <= 1):
             raise ValueError(
-                f"warmup = {self.warmup}, final = {self.final}. Both are shares, of the run and of the learning rate: "
-                "choose warmup from [0, 1) and final from [0, 1]."
+                f"warmup = {self.warmup}, final = {self.final}. Both are shares, of the run and of the "
+                "learning rate: choose warmup from [0, 1) and final from [0, 1]."
             )
 
     def factor(self, progress: float) -> float:
+        """Returns the factor at `progress` in [0, 1]."""
         if progress < self.warmup:
             return progress / self.warmup
         descent = (progress - self.warmup) / (1 - self.warmup)

@@ -20,21 +20,24 @@ def backward_figures(seen: Observed) -> dict[str, Tensor]:
 
 
 def _figures(solves: Sequence[Stats]) -> dict[str, Tensor]:
-    """Returns the mean over samples of their evaluations in all solves, the share with all solves converged, and the
-    worst residual."""
+    """Returns three figures of solves of the same samples.
+
+    They are the mean over samples of the evaluations in all solves, the share of samples of which all solves
+    converged, and the worst residual.
+    """
     if not solves:
         return {}
     steps = torch.stack([stats.num_steps for stats in solves]).sum(0)
     converged = torch.stack([stats.converged for stats in solves]).all(0)
     return {
-        "evals": steps.float().mean(),
+        "evals_mean": steps.float().mean(),
         "converged": converged.float().mean(),
-        "residual": torch.stack([stats.residual for stats in solves]).amax(),
+        "residual_max": torch.stack([stats.residual for stats in solves]).amax(),
     }
 
 
 def find_nonfinite(net: nn.Module, images: Tensor, seen: Observed) -> str:
-    """Returns sentences that say where NaN or inf is: in the images (B, ...), in the weights, in which solves."""
+    """Returns where NaN or inf is: in how many images (B, ...), which weights, which solves."""
     bad_images = int((~images.isfinite().flatten(1).all(1)).sum())
     weights = [name for name, p in net.named_parameters() if not bool(p.isfinite().all())]
     solves = [

@@ -1,5 +1,6 @@
 """Names -> networks with weights: what is there, where its weights lie, and whether they are what was "
-"published."""
+"published.
+"""
 
 from deqzoo.zoo.listing import Description, describe, list_models
 from deqzoo.zoo.loading import create_model, load

@@ -14,6 +14,7 @@ def adapted_channels(tensors: Mapping[str, Tensor], old: Any, new: Any) -> dict[
 
     Raises:
         WeightsError: if the first layer's weight cannot be found under its own name.
+
     """
     key = f"{first_layer(old)}.weight"
     if key not in tensors:
@@ -27,13 +28,14 @@ def adapted_channels(tensors: Mapping[str, Tensor], old: Any, new: Any) -> dict[
 def adapt_channels(weight: Tensor, old: int, new: int) -> Tensor:
     """Returns a first layer's weight for another number of channels, so that grey images give what they gave.
 
-    One channel gets the sum over the old ones; several get the old ones in turn, scaled by old / new. The rule
+    One channel gets the sum over the old ones; several get the old ones in turn, times old / new. The rule
     is timm's, applied to matrices as well: their columns are pixels, channel by channel.
 
     Args:
         weight: (O, old, …) of a convolution or (O, old · H · W) of a matrix.
         old: channels it has.
         new: channels it shall have.
+
     """
     split = weight.float().reshape(weight.shape[0], old, -1)
     tiled = split[:, [i % old for i in range(new)]] * (old / new)

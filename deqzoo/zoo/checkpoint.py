@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from deqzoo.errors import WeightsError
+from deqzoo.zoo.run_log import RUN_CONFIG, RunLog, read_run
 
-RUN_CONFIG = "config.yaml"
 _NET = "net."  # what tasks call their network
 
 
@@ -27,7 +26,8 @@ class Checkpoint:
         in_chans: if the run set it.
         epochs: epochs that were completed.
         steps: optimiser steps that were taken.
-        run_config: the run's config.yaml, {} if it has none.
+        log: what the run wrote down.
+
     """
 
     name: str
@@ -36,7 +36,7 @@ class Checkpoint:
     in_chans: int | None
     epochs: int
     steps: int
-    run_config: dict[str, Any]
+    log: RunLog
 
 
 def find_checkpoint(folder: Path) -> Path:
@@ -44,6 +44,7 @@ def find_checkpoint(folder: Path) -> Path:
 
     Raises:
         WeightsError: if there is none, or it is not clear which one is meant.
+
     """
     found = sorted(folder.rglob("*.ckpt"))
     last = [path for path in found if path.name == "last.ckpt"]
@@ -54,13 +55,10 @@ def find_checkpoint(folder: Path) -> Path:
     if not found:
         raise WeightsError(
             f"{folder} holds no weights: neither model.safetensors with config.json, nor a .ckpt of a run. "
-            "Correct "
-            "the path, or train first with `deqzoo fit`."
+            "Correct the path, or train first with `deqzoo fit`."
         )
     names = ", ".join(str(path.relative_to(folder)) for path in (last or found)[:4])
-    raise WeightsError(
-        f"{folder} holds {len(last or found)} checkpoints ({names}, …). One is loaded: give its path."
-    )
+    raise WeightsError(f"{folder} holds {len(last or found)} checkpoints ({names}, …). One is loaded: give its path.")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -70,36 +68,34 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         WeightsError: if it is damaged, holds more than data, or does not say whose weights it has.
+
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} could not be read as plain data: {str(error).splitlines()[0]}. Checkpoints that hold "
-            "objects "
-            "could run code and are refused: save hyperparameters as plain values."
+            "objects could run code and are refused: save hyperparameters as plain values."
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(
             f"{path} is no complete checkpoint "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-            "It was cut short or is another kind of file: copy it again, or take an earlier one."
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). It was cut short or is "
+            "another kind of file: copy it again, or take an earlier one."
         ) from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     tensors = {k.removeprefix(_NET): v for k, v in (state or {}).items() if k.startswith(_NET)}
     if not tensors:
         raise WeightsError(
             f"{path} has no network in it. A checkpoint of a deqzoo task holds tensors named {_NET}…: is it "
-            "from "
-            "another program?"
+            "from another program?"
         )
-    run_config = read_run_config(path)
-    made = next(_creations([content.get("hyper_parameters"), run_config]), None)
+    log = read_run(path)
+    made = next(_creations([content.get("hyper_parameters"), log.config]), None)
     if made is None:
         raise WeightsError(
             f"{path} does not say which model its weights belong to, and no {RUN_CONFIG} beside or above it "
-            "names one "
-            "with deqzoo.create_model. Keep the run's folder together, or load it with "
+            "names one with deqzoo.create_model. Keep the run's folder together, or load it with "
             "deqzoo.tasks.ImageClassifier.load_from_checkpoint(path, net=deqzoo.create_model(name))."
         )
     progress = (content.get("loops") or {}).get("fit_loop", {}).get("epoch_progress", {}).get("total", {})
@@ -110,17 +106,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         in_chans=made.get("in_chans"),
         epochs=progress.get("processed", content.get("epoch", -1) + 1),
         steps=content.get("global_step", 0),
-        run_config=run_config,
+        log=log,
     )
-
-
-def read_run_config(path: Path) -> dict[str, Any]:
-    """Returns the config.yaml nearest to a checkpoint, up to three folders above it, {} if there is none."""
-    for folder in list(path.absolute().parents)[:4]:
-        if (folder / RUN_CONFIG).is_file():
-            found = yaml.safe_load((folder / RUN_CONFIG).read_text("utf-8"))
-            return found if isinstance(found, dict) else {}
-    return {}
 
 
 def _creations(node: Any) -> Iterator[dict[str, Any]]:

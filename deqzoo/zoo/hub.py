@@ -30,6 +30,7 @@ def fetch(repo: str, revision: str | None = None) -> Path:
 
     Raises:
         WeightsError: if it does not exist, may not be read, or cannot be reached.
+
     """
     wanted = f"{repo}@{revision}" if revision else repo
     try:
@@ -44,14 +45,12 @@ def fetch(repo: str, revision: str | None = None) -> Path:
     except GatedRepoError as error:
         raise WeightsError(
             f"The repository {repo} on the Hub is gated. Its owner decides who may read it: ask for access "
-            "on its "
-            "page, then log in with `hf auth login`."
+            "on its page, then log in with `hf auth login`."
         ) from error
     except RevisionNotFoundError as error:
         raise WeightsError(
             f"The repository {repo} on the Hub has no revision {revision!r}. Use a branch, tag or commit "
-            "that it "
-            "has, or none for its default branch."
+            "that it has, or none for its default branch."
         ) from error
     except RepositoryNotFoundError as error:
         raise WeightsError(
@@ -61,23 +60,18 @@ def fetch(repo: str, revision: str | None = None) -> Path:
     except (RevisionResolutionError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise WeightsError(
             f"{wanted} is not in the cache, and the Hub cannot be reached. Once fetched it works offline: "
-            "connect "
-            "and load it once (HF_HUB_OFFLINE must be unset), or copy the cache (HF_HOME) from a machine "
-            "that has it."
+            "connect and load it once (HF_HUB_OFFLINE must be unset), or copy the cache (HF_HOME) from a "
+            "machine that has it."
         ) from error
     except EntryNotFoundError as error:
         raise WeightsError(
-            f"{wanted} on the Hub lacks {CONFIG_FILE} or {WEIGHTS_FILE}. Both are needed: is it a model of "
-            "deqzoo?"
+            f"{wanted} on the Hub lacks {CONFIG_FILE} or {WEIGHTS_FILE}. Both are needed: is it a model of deqzoo?"
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise WeightsError(
             f"Fetching {wanted} from the Hub failed: {str(error).splitlines()[0]}. Try again later; if it "
-            "goes on, "
-            "check the connection and the free disk space."
+            "goes on, check the connection and the free disk space."
         ) from error
     if Path(config).parent != Path(weights).parent:
-        raise WeightsError(
-            f"{wanted} gave files of two commits: {config} and {weights}. Empty that cache folder."
-        )
+        raise WeightsError(f"{wanted} gave files of two commits: {config} and {weights}. Empty that cache folder.")
     return Path(weights).parent

@@ -56,16 +56,18 @@ def fitted_cfg(cfg: dict[str, Any], *, num_classes: int, in_chans: int) -> dict[
         for key in ("mean", "std"):
             values = cfg[key]
             cfg[key] = (
-                [sum(values) / len(values)]
-                if in_chans == 1
-                else [values[i % len(values)] for i in range(in_chans)]
+                [sum(values) / len(values)] if in_chans == 1 else [values[i % len(values)] for i in range(in_chans)]
             )
     return cfg
 
 
-def first_layer(net: nn.Module) -> str:
-    """Returns the name of the layer that meets the images: the first convolution or matrix."""
-    return next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear))
+def first_layer(net: Any) -> str:
+    """Returns the name of the layer that meets the images: the first convolution or matrix but for the "
+    "head.
+    """
+    head = net.get_classifier()
+    layers = (name for name, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and m is not head)
+    return next(layers)
 
 
 def classifier_name(net: Any) -> str:
@@ -74,9 +76,7 @@ def classifier_name(net: Any) -> str:
     return next(name for name, module in net.named_modules() if module is last)
 
 
-def build_config(
-    entry: ModelEntry, net: Any, *, results: dict[str, Any], weights: dict[str, Any]
-) -> dict[str, Any]:
+def build_config(entry: ModelEntry, net: Any, *, results: dict[str, Any], weights: dict[str, Any]) -> dict[str, Any]:
     """Returns the content of config.json.
 
     Args:
@@ -84,6 +84,7 @@ def build_config(
         net: the network, with its `pretrained_cfg`.
         results: measured figures, as an evaluation gives them.
         weights: "sha256" and "size" of the file of weights.
+
     """
     equilibria = [module for module in net.modules() if isinstance(module, ImplicitModule)]
     return {
@@ -111,6 +112,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         WeightsError: if it is missing, damaged, or not of this library.
+
     """
     path = folder / CONFIG_FILE
     try:
@@ -118,26 +120,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise WeightsError(
             f"{path} could not be read: {error.strerror or error}. A folder of weights has {WEIGHTS_FILE} "
-            "and "
-            f"{CONFIG_FILE}, as `deqzoo export` writes them: correct the path."
+            f"and {CONFIG_FILE}, as `deqzoo export` writes them: correct the path."
         ) from error
     except ValueError as error:
-        raise WeightsError(
-            f"{path} is damaged: {error}. It should be JSON: export or download it again."
-        ) from error
+        raise WeightsError(f"{path} is damaged: {error}. It should be JSON: export or download it again.") from error
     block = config.get("deqzoo") if isinstance(config, dict) else None
     if not isinstance(block, dict) or not isinstance(block.get("name"), str):
         raise WeightsError(
             f"{path} does not say which model of deqzoo it belongs to. It needs deqzoo.name, as `deqzoo "
-            "export` "
-            "writes it: if these are weights of another library, load them there."
+            "export` writes it: if these are weights of another library, load them there."
         )
     version = block.get("schema_version")
     if version != SCHEMA_VERSION:
         raise WeightsError(
             f"{path} has schema version {version!r}; deqzoo {__version__} reads version {SCHEMA_VERSION}. It "
-            "was "
-            "written by another version: upgrade deqzoo, or export the weights again."
+            "was written by another version: upgrade deqzoo, or export the weights again."
         )
     return config
 

@@ -8,6 +8,7 @@ import torch
 
 from deqzoo.models import INPUT_SPECS, canonical, entries, entry
 from deqzoo.nn import ImplicitModule
+from deqzoo.zoo.figures import evaluation_rows
 from deqzoo.zoo.layout import LICENSE
 from deqzoo.zoo.manifest import published
 
@@ -19,6 +20,7 @@ def list_models(pattern: str = "*", *, pretrained: bool | None = None, task: str
         pattern: with * and ? as in file names, in any spelling.
         pretrained: only those with (True) or without (False) published weights.
         task: only those for a task, such as "image-classification".
+
     """
     return [
         e.name
@@ -48,6 +50,7 @@ class Description:
         license: of the weights.
         data_license: of the data set.
         results: measured figures of the weights.
+
     """
 
     name: str
@@ -77,13 +80,11 @@ class Description:
             ("recipe", self.recipe or "none"),
             ("weights", f"{self.pretrained}, {self.license}" if self.pretrained else "none published"),
             ("data licence", self.data_license),
-            *((key.replace("_", " "), str(value)) for key, value in self.results.items()),
+            *(evaluation_rows(self.results)[:-1] if self.results else ()),
             ("in Python", f'deqzoo.{how}("{self.name}")'),
         ]
         width = max(len(key) for key, _ in rows)
-        return "\n".join(
-            [f"{self.name}: {self.description}", *(f"  {key:<{width}}  {value}" for key, value in rows)]
-        )
+        return "\n".join([f"{self.name}: {self.description}", *(f"  {key:<{width}}  {value}" for key, value in rows)])
 
 
 def describe(name: str) -> Description:
@@ -91,6 +92,7 @@ def describe(name: str) -> Description:
 
     Raises:
         UnknownModelError: if there is no such name.
+
     """
     found = entry(name)
     with torch.random.fork_rng(devices=[]):
@@ -102,9 +104,7 @@ def describe(name: str) -> Description:
         description=found.description,
         task=found.task,
         dataset=found.dataset,
-        inputs=f"{spec.channels}x{spec.size[0]}x{spec.size[1]} images"
-        if spec
-        else "see the model's documentation",
+        inputs=f"{spec.channels}x{spec.size[0]}x{spec.size[1]} images" if spec else "see the model's documentation",
         outputs=f"{net.num_classes} logits" if spec else "see the model's documentation",
         num_parameters=sum(p.numel() for p in net.parameters()),
         solver=tuple(sorted({str(module.solver) for module in equilibria})),

@@ -53,6 +53,7 @@ def create_model(
     Raises:
         UnknownModelError: if there is no such name.
         WeightsError: if pretrained weights are wanted and missing, or not as published.
+
     """
     _check_sizes(num_classes, in_chans)
     found = entry(name)
@@ -91,6 +92,7 @@ def load(
     Raises:
         UnknownModelError: if there is no such name.
         WeightsError: if the weights are missing, damaged, changed or of another model.
+
     """
     _check_sizes(num_classes, in_chans)
     stored = open_stored(name_or_path)
@@ -104,9 +106,7 @@ def _check_sizes(num_classes: int | None, in_chans: int | None) -> None:
     if num_classes is not None and num_classes < 0:
         raise ValueError(f"Got num_classes={num_classes}. Use a positive number, or 0 for pooled features.")
     if in_chans is not None and in_chans < 1:
-        raise ValueError(
-            f"Got in_chans={in_chans}. Images have at least one channel: use 1 for grey, 3 for RGB."
-        )
+        raise ValueError(f"Got in_chans={in_chans}. Images have at least one channel: use 1 for grey, 3 for RGB.")
 
 
 def _built(name: str, num_classes: int | None, in_chans: int | None) -> Any:
@@ -133,8 +133,7 @@ def _restored(stored: Stored, num_classes: int | None, in_chans: int | None) -> 
             )
     except LookupError as error:
         raise WeightsError(
-            f"{stored.origin} holds weights of {stored.name!r}, a model that this version does not have: "
-            f"{error}"
+            f"{stored.origin} holds weights of {stored.name!r}, a model that this version does not have: {error}"
         ) from error
     load_tensors(own, stored.tensors, stored.origin)
     cfg = stored.pretrained_cfg or own.pretrained_cfg

@@ -12,9 +12,7 @@ from deqzoo.zoo.stored import open_folder
 from deqzoo.zoo.tensors import sha256, write_tensors
 
 
-def save(
-    net: Any, folder: str | Path, *, name: str, results: dict[str, Any] | None = None, half: bool = False
-) -> None:
+def save(net: Any, folder: str | Path, *, name: str, results: dict[str, Any] | None = None, half: bool = False) -> None:
     """Writes model.safetensors and config.json, reads them back and compares.
 
     Args:
@@ -27,6 +25,7 @@ def save(
     Raises:
         UnknownModelError: if there is no such name.
         WeightsError: if what was read back differs.
+
     """
     found, folder = entry(name), Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,12 +40,10 @@ def save(
         if key not in stored or not torch.equal(stored[key], expected):
             raise WeightsError(
                 f"{path} does not give {key!r} back as it was written. Saved weights equal those in memory: "
-                "if the "
-                "network has NaN, find out why; else check the disk and save again."
+                "if the network has NaN, find out why; else check the disk and save again."
             )
         if not stored[key].isfinite().all():
             raise WeightsError(
                 f"{key!r} holds inf, which no trained weight is, or a number beyond the range of float16. Do "
-                "not "
-                "publish such weights: look at the training, or save without `half`."
+                "not publish such weights: look at the training, or save without `half`."
             )

@@ -27,6 +27,7 @@ class Stored:
         num_classes: that the weights are for; None for the configuration's own number.
         in_chans: likewise.
         pretrained_cfg: that they were stored with, if they were.
+
     """
 
     name: str
@@ -45,6 +46,7 @@ def open_stored(name_or_path: str | Path) -> Stored:
     Raises:
         UnknownModelError: if it is no name, and nothing lies there.
         WeightsError: if the weights are missing, damaged or changed.
+
     """
     text = str(name_or_path)
     if text.startswith(HUB_PREFIX):
@@ -75,6 +77,7 @@ def open_published(name: str) -> Stored:
 
     Raises:
         WeightsError: if there are none, or they are not as published.
+
     """
     record = manifest.published(name)
     if record is None:
@@ -82,8 +85,7 @@ def open_published(name: str) -> Stored:
         how = f"train it with `deqzoo fit -c recipes/{recipe}.yaml`" if recipe else "make it untrained"
         raise WeightsError(
             f"No pretrained weights exist for {name!r}. deqzoo.list_models(pretrained=True) names the models "
-            "that "
-            f"have some: choose one of those, or {how} (deqzoo.create_model({name!r}))."
+            f"that have some: choose one of those, or {how} (deqzoo.create_model({name!r}))."
         )
     if record.source == "embedded":
         folder = manifest.embedded_folder(name)
@@ -105,13 +107,12 @@ def open_folder(folder: Path, *, digest: str | None = None, size: int | None = N
 
     Raises:
         WeightsError: if anything is missing, damaged or changed.
+
     """
     config = read_config(folder)
     block = config["deqzoo"]
     noted = block.get("weights", {})
-    tensors = read_tensors(
-        folder / WEIGHTS_FILE, digest=digest or noted.get("sha256"), size=size or noted.get("size")
-    )
+    tensors = read_tensors(folder / WEIGHTS_FILE, digest=digest or noted.get("sha256"), size=size or noted.get("size"))
     cfg = config.get("pretrained_cfg") or None
     return Stored(
         name=canonical(block["name"]),

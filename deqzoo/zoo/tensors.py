@@ -25,9 +25,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, *, half: bool = Fal
     for name, tensor in tensors.items():
         narrow = half and tensor.dtype == torch.float32
         # A copy of each, because the format refuses tensors that share memory.
-        stored[name] = (
-            tensor.detach().cpu().to(torch.float16 if narrow else tensor.dtype, copy=True).contiguous()
-        )
+        stored[name] = tensor.detach().cpu().to(torch.float16 if narrow else tensor.dtype, copy=True).contiguous()
     path.write_bytes(safetensors.torch.save(stored))
 
 
@@ -41,34 +39,31 @@ def read_tensors(path: Path, *, digest: str | None = None, size: int | None = No
 
     Raises:
         WeightsError: if it is missing, truncated, changed, or no such file.
+
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(
             f"{path} could not be read: {error.strerror or error}. It should hold the weights: correct the "
-            "path, "
-            "or install or download them again."
+            "path, or install or download them again."
         ) from error
     if size is not None and len(content) < size:
         raise WeightsError(
             f"{path} is truncated: it has {len(content):,} of {size:,} bytes. Weights are only read whole: "
-            "install "
-            "or download them again."
+            "install or download them again."
         )
     if digest is not None and sha256(content) != digest:
         raise WeightsError(
             f"{path} was changed after it was published: its SHA-256 is {sha256(content)}, not {digest}. "
-            "Such "
-            "weights are not read: install or download them again."
+            "Such weights are not read: install or download them again."
         )
     try:
         return safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise WeightsError(
             f"{path} is no complete safetensors file ({error}). Weights are read from that format alone: "
-            "download "
-            "or export them again."
+            "download or export them again."
         ) from error
 
 
@@ -84,6 +79,7 @@ def load_tensors(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
 
     Raises:
         WeightsError: naming what does not fit. `net` is then unchanged.
+
     """
     own = net.state_dict()
     missing, unexpected = own.keys() - tensors.keys(), tensors.keys() - own.keys()
@@ -111,8 +107,8 @@ def load_tensors(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
     if faults:
         raise WeightsError(
             f"The weights in {origin} do not fit {type(net).__name__}. {'; '.join(faults)}. Every tensor "
-            "must fit: "
-            "check that the name is that of the weights, and that both come from the same version."
+            "must fit: check that the name is that of the weights, and that both come from the same "
+            "version."
         )
     net.load_state_dict({k: tensors[k].to(own[k].dtype) for k in own})
 

@@ -133,7 +133,7 @@ def test_rotation_keeps_the_distance_from_the_centre():
 
 def test_translation_scale_and_shear_stay_within_their_bounds():
     moved = centre(RandomAffine(translate=5)(blob(400), generator())) - BLOB_AT
-    assert (4.8 < moved.abs().amax(0)).all() and (moved.abs().amax(0) <= 5.01).all()
+    assert (moved.abs().amax(0) > 4.8).all() and (moved.abs().amax(0) <= 5.01).all()
     moved = centre(RandomAffine(scale=0.25)(blob(400), generator()))
     assert moved[:, 0].abs().max() < 0.01
     assert 9.9 < moved[:, 1].max() <= 10.1 and 5.9 <= moved[:, 1].min() < 6.1
@@ -144,7 +144,7 @@ def test_translation_scale_and_shear_stay_within_their_bounds():
 
 
 def test_elastic_displacement_is_smooth_and_of_the_promised_size():
-    ramp = torch.arange(64.0).expand(1, 1, 64, 64) / 64
+    ramp = torch.arange(64.0).expand(1, 1, 48, 64) / 64
     shift = (ElasticDeform(alpha=1.5, sigma=4.0)(ramp.repeat(200, 1, 1, 1), generator()) - ramp) * 64
     inner = shift[:, :, 8:-8, 8:-8]  # further out, black comes in
     assert abs(inner.std() - 1.5) < 0.1
@@ -168,7 +168,10 @@ def test_cutout_blackens_one_square_cut_by_the_edge():
     ("make", "message"),
     [
         (lambda: RandomShift(pixels=-1), r"pixels = -1. pixels must be a number of pixels, 0 or more"),
-        (lambda: RandomShift(pixels=1, padding="wrap"), "padding = 'wrap'.*use 'zeros' or 'reflect'"),
+        (
+            lambda: RandomShift(**{"pixels": 1, "padding": "wrap"}),
+            "padding = 'wrap'.*use 'zeros' or 'reflect'",
+        ),
         (lambda: RandomFlip(p=1.5), "p = 1.5. p must be a probability"),
         (lambda: RandomAffine(scale=1.0), "scale = 1.0. scale must be at least 0 and below 1"),
         (lambda: RandomAffine(shear=90), "shear = 90"),

@@ -14,6 +14,10 @@ def numbers(batches) -> list[list[int]]:
     return [batch.images[:, 0, 0, 0].tolist() for batch in batches]
 
 
+def flat(batches: list[list[int]]) -> list[int]:
+    return [number for batch in batches for number in batch]
+
+
 def keys(batches) -> list[int]:
     return [batch.key for batch in batches]
 
@@ -25,8 +29,8 @@ def test_an_epoch_holds_every_image_once_in_an_order_of_its_own(numbered):
         batches.set_epoch(epoch)
         epochs.append(numbers(batches))
         assert [len(b) for b in epochs[-1]] == [32, 32, 32, 4] and len(batches) == 4
-        assert sorted(sum(epochs[-1], [])) == list(range(100))
-    assert epochs[0] != epochs[1] and sum(epochs[0], []) != list(range(100))
+        assert sorted(flat(epochs[-1])) == list(range(100))
+    assert epochs[0] != epochs[1] and flat(epochs[0]) != list(range(100))
 
 
 def test_labels_stay_with_their_images(numbered):
@@ -62,7 +66,7 @@ def test_drop_last_leaves_out_the_incomplete_batch(numbered):
 def test_without_shuffling_every_epoch_is_in_order(numbered):
     batches = TrainBatches(numbered, batch_size=32, shuffle=False)
     batches.set_epoch(7)
-    assert sum(numbers(batches), []) == list(range(100))
+    assert flat(numbers(batches)) == list(range(100))
 
 
 def test_a_restored_position_continues_its_epoch_and_no_other(numbered):
@@ -108,8 +112,7 @@ def test_ranks_share_what_one_process_would_get(numbered, world_size, drop_last)
 @pytest.mark.parametrize(("world_size", "batch_size"), [(1, 32), (1, 100), (2, 32), (3, 7), (7, 13), (8, 6)])
 def test_an_evaluation_sees_every_image_once_and_no_rank_waits(numbered, world_size, batch_size):
     ranks = [
-        EvalBatches(numbered, batch_size=batch_size, rank=rank, world_size=world_size)
-        for rank in range(world_size)
+        EvalBatches(numbered, batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)
     ]
     seen = [numbers(rank) for rank in ranks]
     assert len({len(rank) for rank in seen}) == 1 and len(seen[0]) == len(ranks[0])
@@ -120,11 +123,13 @@ def test_an_evaluation_sees_every_image_once_and_no_rank_waits(numbered, world_s
 
 
 def test_too_few_images_are_refused(numbered):
-    with pytest.raises(DataError, match=r"100 training images for 1 process\(es\) with batches of 128 and drop_last.*lower"):
+    with pytest.raises(
+        DataError, match=r"100 training images for 1 process\(es\) with batches of 128 and drop_last.*lower"
+    ):
         TrainBatches(numbered, batch_size=128, drop_last=True)
-    with pytest.raises(DataError, match="100 training images for 101 process"):
+    with pytest.raises(DataError, match=r"100 training images for 101 process"):
         TrainBatches(numbered, batch_size=1, world_size=101)
-    with pytest.raises(DataError, match="100 images to evaluate on 101 processes.*fewer processes"):
+    with pytest.raises(DataError, match=r"100 images to evaluate on 101 processes.*fewer processes"):
         EvalBatches(numbered, batch_size=1, world_size=101)
 
 
@@ -151,9 +156,9 @@ def test_seeds_of_different_purposes_differ():
 
 def test_an_image_set_refuses_what_it_cannot_hold():
     images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    with pytest.raises(DataError, match="2 images with 3 labels"):
+    with pytest.raises(DataError, match=r"2 images with 3 labels"):
         ImageSet(images=images, labels=torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(DataError, match="0 images with 0 labels"):
+    with pytest.raises(DataError, match=r"0 images with 0 labels"):
         ImageSet(images=images[:0], labels=torch.zeros(0, dtype=torch.int64))
-    with pytest.raises(DataError, match="torch.float32. A data set holds uint8"):
+    with pytest.raises(DataError, match=r"torch.float32. A data set holds uint8"):
         ImageSet(images=images.float(), labels=torch.zeros(2, dtype=torch.int64))

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deqzoo.fixed_point import eager
 from deqzoo.stability.linearisation import linearise
 from deqzoo.tree import State
 
 
-@torch.compiler.disable
+@eager
 def jacobian_penalty(
     f: Callable[..., State],
     z: State,
@@ -20,14 +21,14 @@ def jacobian_penalty(
 ) -> Tensor:
     """(B,) unbiased estimates of ‖J‖²_F / N per sample, J the (N, N) Jacobian of f at z.
 
-    E ‖Jᵀ v‖² = ‖J‖²_F for random signs v (Hutchinson 1990), which vary less than normal v and are exact where J Jᵀ is
-    diagonal. A small ‖J‖_F bounds the spectral radius, so that solves and backward solves stay short (Bai, Koltun &
-    Kolter 2021, "Stabilizing equilibrium models by Jacobian regularization", section 4): add a multiple of the mean to
-    the loss, in some of the steps.
+    E ‖Jᵀ v‖² = ‖J‖²_F for random signs v (Hutchinson 1990), which vary less than normal v and are exact where
+    J Jᵀ is diagonal. A small ‖J‖_F bounds the spectral radius, so that solves and backward solves stay short
+    (Bai, Koltun & Kolter 2021, "Stabilizing equilibrium models by Jacobian regularization", section 4): add a
+    multiple of the mean to the loss, in some of the steps.
 
-    Differentiable with respect to `args` and the parameters of f, if f is twice; z is taken as a constant. Under
-    no_grad and in inference mode the estimate comes without a graph. Costs one evaluation of f and one vector-Jacobian
-    product per sample.
+    Differentiable with respect to `args` and the parameters of f, if f is twice; z is taken as a constant.
+    Under no_grad and in inference mode the estimate comes without a graph. Costs one evaluation of f and one
+    vector-Jacobian product per sample.
 
     Args:
         f: the map whose fixed point z is, (z, *args) -> z-like; it must not mix samples.
@@ -38,6 +39,7 @@ def jacobian_penalty(
 
     Raises:
         StructureError: if z is no state, or f changes its structure or shapes.
+
     """
     if samples < 1:
         raise ValueError(f"jacobian_penalty got samples={samples}. An average needs at least one: samples=1.")

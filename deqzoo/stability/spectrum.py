@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deqzoo.fixed_point import eager
 from deqzoo.solvers import Map
-from deqzoo.solvers.base import work_dtype
-from deqzoo.solvers.progress import row_norms
+from deqzoo.solvers.rows import combination, overlaps, row_norms, work_dtype
 from deqzoo.stability.linearisation import linearise
 from deqzoo.tree import State
 
@@ -20,9 +20,10 @@ class SpectralRadius:
 
     Attributes:
         value: (B,) |λ| of the dominant eigenvalue, or complex pair; NaN where the Jacobian is not finite.
-        settled: (B,) bool: whether λ is an eigenvalue to the tolerance; if not, `value` is the last estimate. No
-            iteration can exclude a larger eigenvalue that hides among many nearly as large.
+        settled: (B,) bool: whether λ is an eigenvalue to the tolerance; if not, `value` is the last estimate.
+            No iteration can exclude a larger eigenvalue that hides among many nearly as large.
         num_products: vector-Jacobian products for the whole batch.
+
     """
 
     value: Tensor
@@ -30,17 +31,17 @@ class SpectralRadius:
     num_products: int
 
 
-@torch.compiler.disable
+@eager
 def spectral_radius(
     f: Callable[..., State], z: State, *args: Any, steps: int = 200, rtol: float = 1e-3, memory: int = 16
 ) -> SpectralRadius:
-    """Returns ρ(J) of each sample, J the Jacobian of f at z. Below 1, plain iteration contracts near z, at that rate.
+    """Returns ρ(J) of each sample, J the Jacobian of f at z. Below 1, plain iteration contracts near z.
 
-    Power iteration that remembers: λ is the dominant eigenvalue of Jᵀ projected on the last powers, so that complex
-    pairs need no care. A full memory keeps the directions of its dominant half (Stewart 2001, "A Krylov–Schur algorithm
-    for large eigenproblems"). A sample has settled once ‖Jᵀx − λx‖ ≤ rtol |λ| ‖x‖ and |λ| has stopped moving by as much.
-    All samples start from the same vector, always: a result depends on no other sample, and does not change from call
-    to call.
+    Power iteration that remembers: λ is the dominant eigenvalue of Jᵀ projected on the last powers, so that
+    complex pairs need no care. A full memory keeps the directions of its dominant half (Stewart 2001, "A
+    Krylov–Schur algorithm for large eigenproblems"). A sample has settled once ‖Jᵀx − λx‖ ≤ rtol |λ| ‖x‖. All
+    samples start from the same vector, always: a result depends on no other sample, and does not change from
+    call to call.
 
     Keeps no graph, and works under no_grad and in inference mode. Costs one evaluation of f, at most `steps`
     vector-Jacobian products and two small transfers each time that the memory is full.
@@ -56,11 +57,12 @@ def spectral_radius(
     Raises:
         StructureError: if z is no state, or f changes its structure or shapes.
         AdjointError: if f uses tensors that no graph can hold.
+
     """
     if memory < 4 or steps < memory:
         raise ValueError(
-            f"spectral_radius got steps={steps}, memory={memory}. It remembers at least 4 powers and fills its memory "
-            "once: use memory=16 and steps=200."
+            f"spectral_radius got steps={steps}, memory={memory}. It remembers at least 4 powers and fills "
+            "its memory once: use memory=16 and steps=200."
         )
     if not rtol > 0:
         raise ValueError(f"spectral_radius got rtol={rtol}. Eigenvalues settle to a positive tolerance: use rtol=1e-3.")
@@ -74,16 +76,14 @@ def spectral_radius(
 
         with torch.no_grad():
             krylov = _Krylov(batch, size, max(1, min(memory, size)), dtype, at_z.z.device)
-            value = torch.full((batch,), torch.inf, dtype=torch.float64)
+            value = torch.zeros(batch, dtype=torch.float64)
             settled = done = torch.zeros(batch, dtype=torch.bool)
             spent = kept = 0
             while True:
                 krylov.fill(product, kept)
                 spent += krylov.powers - kept
                 radius, residual, directions = krylov.dominant_half()
-                # A residual of zero: the powers span all that there is.
-                steady = (radius - value).abs() <= rtol * radius
-                now = ((residual <= rtol * radius) & steady | (residual <= krylov.rounding())) & radius.isfinite()
+                now = residual <= rtol * radius + krylov.rounding()
                 value = torch.where(done, value, radius)
                 settled = settled | (~done & now)
                 done = settled | value.isnan()
@@ -110,15 +110,15 @@ class _Krylov:
         self._basis[:, 0] = start / start.norm()
 
     def fill(self, product: Map, kept: int) -> None:
-        """Adds powers of A, `product` from (B, N) to (B, N), behind the `kept` directions and the vector after them."""
+        """Adds powers of A, that is `product` (B, N) -> (B, N), behind `kept` directions and one vector."""
         for j in range(kept, self.powers):
             known = self._basis[:, : j + 1]
             new = product(self._basis[:, j])
             length = row_norms(new)
             for _ in range(2):  # twice is enough
-                overlap = torch.bmm(known, new[:, :, None])
-                new = torch.baddbmm(new[:, None], overlap.mT, known, alpha=-1)[:, 0]
-                self._h[:, : j + 1, j] += overlap[:, :, 0]
+                overlap = overlaps(known, new)
+                new = new - combination(overlap, known)
+                self._h[:, : j + 1, j] += overlap
             rest = row_norms(new)
             # Within the rounding error nothing is left but noise.
             rest = torch.where(rest <= 10 * torch.finfo(rest.dtype).eps * length, 0, rest)
@@ -126,8 +126,13 @@ class _Krylov:
             self._basis[:, j + 1] = torch.where(rest[:, None] == 0, 0, new / rest[:, None])
 
     def dominant_half(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns (B,) the dominant |λ|, NaN if not finite; (B,) its residual; (B, m, k) orthonormal directions in V
-        that span the eigenvectors of the dominant half. On the CPU, in float64."""
+        """Returns the dominant |λ|, its residual and the directions to keep, on the CPU in float64.
+
+        Returns:
+            (B,) |λ|, NaN if not finite; (B,) ‖Ax − λx‖ for its unit eigenvector in V; and (B, m, k)
+            orthonormal directions in V that span the eigenvectors of the dominant half.
+
+        """
         h = self._h.double().cpu()  # small, and eigenvalues of general matrices are the CPU's business
         finite = h.isfinite().all(dim=2).all(dim=1)
         h = torch.where(finite[:, None, None], h, 0)
@@ -149,7 +154,7 @@ class _Krylov:
         return (100 * torch.finfo(self._h.dtype).eps * torch.linalg.matrix_norm(self._h)).double().cpu()
 
     def shrink(self, directions: Tensor) -> None:
-        """Keeps the given directions of V (B, m, k), which H must map to their own span, and the vector after V."""
+        """Keeps directions of V (B, m, k), which H must map to their own span, and the vector after V."""
         q = directions.to(self._h)
         kept = q.shape[2]
         inner = q.mT @ self._h[:, : self.powers] @ q
@@ -162,7 +167,7 @@ class _Krylov:
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
-    """(B, m, k) -> (B, m, k): an orthonormal basis of the columns' span, with zeros for what depends on those before."""
+    """(B, m, k) -> (B, m, k): orthonormal columns of the same span, zero where they depend on others."""
     columns = columns.clone()
     for j in range(columns.shape[2]):
         before, new = columns[:, :, :j], columns[:, :, j]

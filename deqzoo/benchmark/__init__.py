@@ -1,0 +1,1 @@
+"""Measurements: evaluations, predictions, certificates, and comparisons of solvers."""

@@ -1,0 +1,134 @@
+"""`deqzoo eval | predict | certify`: what a model does."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deqzoo.cli import app
+from deqzoo.cli.options import (
+    BatchSize,
+    Data,
+    Device,
+    Download,
+    Json,
+    MaxSteps,
+    Name,
+    Root,
+    Rtol,
+    chosen_data,
+    chosen_device,
+)
+from deqzoo.zoo import load
+from deqzoo.zoo.figures import at_least, certificate_rows, evaluation_rows
+
+
+@app.command("eval")
+def eval_(
+    name: Name,
+    data: Data = None,
+    root: Root = Path("data"),
+    download: Download = False,
+    batch_size: BatchSize = 512,
+    device: Device = "auto",
+    max_steps: MaxSteps = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on a test set.
+
+    Accuracy, calibration, convergence and speed.
+    """
+    where = chosen_device(device)
+    model = load(name, max_steps=max_steps, rtol=rtol)
+    images, called = chosen_data(model, data, root, download)
+    from deqzoo.benchmark.evaluate import evaluate
+
+    figures = evaluate(model, images, device=where, batch_size=batch_size, progress=True).as_dict()
+    figures = {"name": name, **figures, "data": called}
+    if as_json:
+        typer.echo(json.dumps(figures, allow_nan=False))
+        return
+    typer.echo(_title(name, figures["num_images"], images.spec.dataset, sample=data is None))
+    _show(evaluation_rows(figures))
+
+
+@app.command()
+def predict(
+    name: Name,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGE]...", help="Files. Default: a sample in the package."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Classes to name.")] = 3,
+    count: Annotated[int, typer.Option(min=1, help="Images of the sample, where no files are given.")] = 10,
+    device: Device = "auto",
+    max_steps: MaxSteps = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Classify images.
+
+    Each prediction says what its equilibrium cost and whether it was found.
+    """
+    where = chosen_device(device)
+    model: Any = load(name, max_steps=max_steps, rtol=rtol).to(where)
+    from deqzoo.benchmark.predict import predict_files, predict_sample
+
+    found = predict_files(model, images, top_k=top_k) if images else predict_sample(model, count, top_k=top_k)
+    if as_json:
+        predictions = [{"source": source, **p.as_dict()} for source, p in found]
+        typer.echo(json.dumps({"name": name, "predictions": predictions}, allow_nan=False))
+        return
+    if not images:
+        typer.echo(f"{len(found)} images of the sample in the package; name files to see your own.")
+    for source, p in found:
+        shares = zip(p.labels, p.probabilities, strict=True)
+        said = ", ".join(f"{label} {at_least(100 * share, 1)} %" for label, share in shares)
+        solved = "" if p.status is None else f"  [{p.evals} evaluations, {p.status.describe()}]"
+        typer.echo(f"{source}: {said or 'no prediction, its logits are not finite'}{solved}")
+
+
+@app.command()
+def certify(
+    name: Name,
+    data: Data = None,
+    root: Root = Path("data"),
+    download: Download = False,
+    accuracy: Annotated[float, typer.Option(help="Relative, that bounds on iterations are for.")] = 1e-4,
+    max_images: Annotated[int, typer.Option(min=1, help="To look at.")] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Prove and bound convergence.
+
+    The equilibria of pcDEQ models exist, are unique, and are reached within a known number of iterations.
+    """
+    if not 0 < accuracy < 1:
+        raise typer.BadParameter(f"{accuracy} is not between 0 and 1.", param_hint="--accuracy")
+    model = load(name)
+    images, called = chosen_data(model, data, root, download)
+    from deqzoo.benchmark.certify import certify
+
+    figures = certify(model, images, rtol=accuracy, max_images=max_images, progress=True).as_dict()
+    figures = {"name": name, **figures, "data": called}
+    if as_json:
+        typer.echo(json.dumps(figures, allow_nan=False))
+        return
+    typer.echo(_title(name, figures["num_images"], images.spec.dataset, sample=data is None))
+    _show(certificate_rows(figures))
+
+
+def _title(name: str, num_images: int, dataset: str, *, sample: bool) -> str:
+    if sample:
+        return (
+            f"{name} on the sample of {dataset} in the package, {num_images} of its test images "
+            f"(all of them: --data {dataset} --root DIR)"
+        )
+    return f"{name} on {num_images:,} test images of {dataset}"
+
+
+def _show(rows: list[tuple[str, str]]) -> None:
+    width = max(len(key) for key, _ in rows)
+    for key, value in rows:
+        typer.echo(f"  {key:<{width}}  {value}")

@@ -1,0 +1,143 @@
+"""From a run to a published model, and back."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import deqzoo
+from deqzoo import create_model
+from deqzoo.benchmark.certify import certify
+from deqzoo.benchmark.evaluate import evaluate
+from deqzoo.benchmark.package import find_run, package
+from deqzoo.data import EmbeddedSample
+from deqzoo.errors import DeqzooError, WeightsError
+from deqzoo.tasks import ImageClassifier
+from deqzoo.zoo import manifest
+from deqzoo.zoo.curves import draw_curves
+from deqzoo.zoo.embed import embed
+from deqzoo.zoo.figures import at_least
+from deqzoo.zoo.run_log import RunLog
+
+NAME = "pcdeq-mnist-linear"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """What a training leaves."""
+    version = tmp_path / "run" / "version_0"
+    version.mkdir(parents=True)
+    make = {"class_path": "deqzoo.create_model", "init_args": {"name": NAME}}
+    settings = {"seed_everything": 7, "model": {"net": make}, "trainer": {"max_epochs": 3}}
+    (version / "config.yaml").write_text(yaml.safe_dump(settings))
+    (version / "metrics.csv").write_text("epoch,step,train/loss,train/top1\n0,49,2.0,\n0,99,,0.5\n1,149,1.0,0.75\n")
+    torch.manual_seed(0)
+    state = {f"net.{k}": v for k, v in create_model(NAME).state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 1, "global_step": 938}, tmp_path / "run" / "last.ckpt")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_packaged_run_loads_and_its_card_tells_what_was_measured(run: Path, tmp_path: Path, half: bool):
+    target = tmp_path / "out"
+    figures = package(find_run(run), target, data=EmbeddedSample("mnist"), half=half)
+    model: Any = deqzoo.load(target)
+    source: Any = deqzoo.load(run)
+    expected = source.net.fc.weight.half().float() if half else source.net.fc.weight
+    assert torch.equal(model.net.fc.weight, expected)
+    stored = load_file(target / "model.safetensors")["fc.weight"]
+    assert stored.dtype == (torch.float16 if half else torch.float32)
+
+    # The figures are those of what is stored, not of what it was rounded from.
+    assert evaluate(model, EmbeddedSample("mnist")).loss == figures["loss"]
+    evaluation = json.loads((target / "evaluation.json").read_text())
+    assert evaluation == figures
+    config = json.loads((target / "config.json").read_text())
+    assert config["deqzoo"]["results"].items() <= evaluation.items()
+    assert config["deqzoo"]["weights"]["size"] == (target / "model.safetensors").stat().st_size
+    assert "images_per_second" not in config["deqzoo"]["results"]
+
+    card = (target / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "apache-2.0"
+    metrics = front["model-index"][0]["results"][0]["metrics"]
+    assert metrics[0] == {
+        "type": "accuracy",
+        "name": "Accuracy (%)",
+        "value": float(at_least(figures["accuracy"])),
+    }
+    for part in (
+        f"{at_least(figures['accuracy'])} % (95 % interval",
+        f"{figures['num_parameters']:,} parameters",
+        "after 2 epochs (938 steps) of 3 planned, seed 7",
+        f"deqzoo fit -c recipes/{NAME}.yaml",
+        "## Certificate",
+        "cc-by-sa-3.0",
+        "![Training curves](training.svg)",
+    ):
+        assert part in card
+    assert ("float16" in card) == half
+    linked = re.findall(r"\]\(([^)]+)\)", card)
+    assert sorted(linked) == ["metrics.csv", "recipe.yaml", "training.svg"]
+    assert all((target / name).is_file() for name in linked)
+    assert yaml.safe_load((target / "recipe.yaml").read_text())["seed_everything"] == 7
+    assert (target / "metrics.csv").read_text().splitlines()[:2] == [
+        "epoch,step,train/loss,train/top1",
+        "0,49,2,",
+    ]
+
+
+def test_an_embedded_model_is_published(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    home, cards = tmp_path / "package", tmp_path / "model_cards"
+    home.mkdir()
+    (home / "weights.json").write_text("{}")
+    monkeypatch.setattr(manifest, "_FOLDER", home)
+    package(find_run(run), tmp_path / "out", data=EmbeddedSample("mnist"))
+    with pytest.raises(WeightsError, match=r"There is no folder .*model_cards.*run this in its root"):
+        embed(tmp_path / "out", cards=cards)
+    cards.mkdir()
+    embed(tmp_path / "out", cards=cards)
+    assert deqzoo.list_models(pretrained=True) == [NAME]
+    assert deqzoo.load(NAME).net.pretrained_cfg["license"] == "apache-2.0"  # pyright: ignore
+    card = (cards / f"{NAME}.md").read_text()
+    linked = re.findall(r"\]\(([^)]+)\)", card)
+    assert f"{NAME}/training.svg" in linked
+    assert all((cards / name).is_file() for name in linked)
+    assert sorted(path.name for path in (home / "weights" / NAME).iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_the_same_run_draws_the_same_curves(tmp_path: Path):
+    rows = [{"step": float(i), "train/loss": 1 / (i + 1), "train/top1": i / 10} for i in range(9)]
+    log = RunLog(config={}, rows=rows)
+    assert draw_curves(log, tmp_path / "a.svg")
+    assert draw_curves(log, tmp_path / "b.svg")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert not draw_curves(RunLog(config={}, rows=[]), tmp_path / "c.svg")
+    assert not (tmp_path / "c.svg").exists()
+
+
+def test_a_certificate_bounds_what_iteration_does():
+    torch.manual_seed(0)
+    model = ImageClassifier(create_model(NAME)).eval()
+    found = certify(model, EmbeddedSample("mnist"), max_images=120)
+    assert (found.num_images, found.data) == (120, "mnist")
+    assert found.min_weight >= 0
+    assert len(found.rate_max) == 1
+    assert 0 < found.rate_mean[0] <= found.rate_max[0] < 1
+    assert found.steps_p95[0] is not None
+    assert found.steps_max[0] is not None
+    assert 1 <= found.steps_p95[0] <= found.steps_max[0]
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["rate_max"] == found.rate_max
+
+
+def test_models_without_a_certificate_say_so():
+    with pytest.raises(DeqzooError, match=r"Linear has no certificate. Only pcDEQ models"):
+        certify(ImageClassifier(torch.nn.Linear(2, 2)), EmbeddedSample("mnist"))

@@ -1,0 +1,192 @@
+"""`deqzoo fit`, `validate` and `test`, on little data in the format of MNIST."""
+
+import csv
+import logging
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import deqzoo
+from deqzoo.cli.training import main
+from deqzoo.errors import DataError, UnknownModelError, WeightsError
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+SMALL = [
+    *("--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1"),
+    *("--data.root=data", "--data.batch_size=8", "--data.eval_batch_size=16"),
+]
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(header + array.tobytes())
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """An empty working directory but for data/MNIST with 32 training and 16 test images."""
+    monkeypatch.chdir(tmp_path)
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for prefix, count in (("train", 32), ("t10k", 16)):
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
+    return tmp_path
+
+
+@pytest.fixture
+def recipe(workplace) -> Path:
+    """A recipe for a small network, with every part that the real ones have."""
+    text = """
+    seed_everything: 3
+    model:
+      class_path: deqzoo.tasks.ImageClassifier
+      init_args:
+        net: {class_path: deqzoo.create_model, init_args: {name: pcdeq-mnist-linear}}
+        optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.01}}
+        schedule: {class_path: deqzoo.tasks.WarmupCosine, init_args: {warmup: 0.5}}
+    data: {class_path: deqzoo.data.MNIST}
+    trainer:
+      max_epochs: 2
+      callbacks: [{class_path: deqzoo.tasks.WarmupEMA, init_args: {decay: 0.9}}]
+    """
+    path = workplace / "small.yaml"
+    path.write_text(text)
+    return path
+
+
+def run(verb: str, recipe: Path, *arguments: str) -> None:
+    main([verb, "-c", str(recipe), *QUIET, *SMALL, *arguments])
+
+
+def metrics(folder: Path) -> dict[str, list[str]]:
+    """Returns the columns of a metrics.csv, without gaps."""
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {name: [row[name] for row in rows if row[name]] for name in rows[0]}
+
+
+def test_a_run_lives_in_a_folder_named_like_its_recipe(recipe, workplace):
+    run("fit", recipe)
+    folder = workplace / "runs" / "small"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"last.ckpt", "config.yaml", "version_0/metrics.csv"}
+    assert len(metrics(folder / "version_0")["train/loss"]) == 8
+    run("test", recipe, "--ckpt_path=last")
+    assert "test/top1" in metrics(folder / "version_1")
+    assert deqzoo.load(folder).transform.size == (28, 28)
+
+
+def test_last_is_the_last_epoch_and_resuming_changes_nothing(recipe, workplace):
+    steady = "--model.schedule=null"  # a schedule would depend on the number of epochs
+    run("fit", recipe, steady, "--trainer.default_root_dir=whole")
+    run("fit", recipe, steady, "--trainer.default_root_dir=parts", "--trainer.max_epochs=1")
+    assert torch.load("parts/last.ckpt", weights_only=True)["epoch"] == 0
+    run("fit", recipe, steady, "--trainer.default_root_dir=parts", "--ckpt_path=last")
+    whole, parts = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("whole", "parts"))
+    assert whole["epoch"] == parts["epoch"] == 1
+    assert whole["global_step"] == parts["global_step"] == 8
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][name]), name
+
+
+def test_validation_chooses_best_and_not_last(recipe, workplace):
+    run(
+        "fit",
+        recipe,
+        *("--data.val_size=10", "--trainer.max_epochs=4", "--trainer.default_root_dir=here"),
+    )
+    best, last = (torch.load(f"here/{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    scores = [float(score) for score in metrics(Path("here/version_0"))["val/top1"]]
+    assert last["epoch"] == 3
+    assert best["epoch"] == scores.index(max(scores))
+    run("validate", recipe, "--data.val_size=10", "--ckpt_path=here/best.ckpt")
+    (again,) = metrics(Path("runs/small/version_0"))["val/top1"]
+    assert float(again) == max(scores)
+
+
+def test_the_saved_configuration_repeats_the_run(recipe, workplace):
+    run("fit", recipe, "--trainer.max_steps=2", "--model.label_smoothing=0.1")
+    config = workplace / "runs" / "small" / "config.yaml"
+    assert yaml.safe_load(config.read_text())["model"]["init_args"]["label_smoothing"] == 0.1
+    main(["fit", "-c", str(config), "--trainer.default_root_dir=again"])
+    ends = [torch.load(f"{folder}/last.ckpt", weights_only=True) for folder in ("runs/small", "again")]
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+
+
+def test_a_fresh_run_says_that_it_replaces_another(recipe, workplace, caplog):
+    run("fit", recipe, "--trainer.max_steps=1")
+    assert "replaces" not in caplog.text
+    run("fit", recipe, "--trainer.max_steps=1")
+    assert "last.ckpt is of an earlier run, which this one replaces" in caplog.text
+
+
+def test_lightning_does_not_advertise(recipe, workplace, caplog):
+    with caplog.at_level(logging.INFO):
+        run("fit", recipe, "--trainer.max_steps=1")
+    assert "max_steps=1" in caplog.text
+    assert "litlogger" not in caplog.text
+    assert "litmodels" not in caplog.text
+
+
+@pytest.mark.parametrize("verb", ["validate", "test"])
+def test_random_weights_are_not_evaluated_by_mistake(verb, recipe, workplace):
+    with pytest.raises(WeightsError, match=r"no checkpoint .*small/last\.ckpt.*train first"):
+        run(verb, recipe, "--ckpt_path=last")
+
+
+@pytest.mark.parametrize("verb", ["fit", "test"])
+def test_a_wrong_checkpoint_path_is_named(verb, recipe, workplace):
+    with pytest.raises(WeightsError, match=r"no checkpoint .*nowhere\.ckpt.*correct the path"):
+        run(verb, recipe, "--ckpt_path=nowhere.ckpt")
+
+
+def test_validation_without_images_is_an_error(recipe, workplace):
+    with pytest.raises(DataError, match=r"no validation images.*--data\.val_size"):
+        run("validate", recipe)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model.smoothing=0.1"], "'smoothing' is not accepted"),
+        (["--trainer.max_epoch=3"], "max_epoch"),
+        (["--model.schedule.warmup=2"], "choose warmup from [0, 1)"),
+        (["--data.batch_size=many"], "many"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_named(arguments, told, recipe, workplace, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("fit", recipe, *arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_wrong_name_of_a_model_is_told_plainly(recipe, workplace):
+    with pytest.raises(UnknownModelError, match=r"^No model is called 'pcdeq-mnits'\. Did you mean"):
+        run("fit", recipe, "--model.net.name=pcdeq-mnits")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_runs(recipe, workplace):
+    run("fit", recipe, "--trainer.max_steps=2")
+    run("test", recipe, "--ckpt_path=last")
+    (top1,) = metrics(Path("runs") / recipe.stem / "version_1")["test/top1"]
+    assert 0 <= float(top1) <= 1
+
+
+def test_recipes_are_named_like_their_models():
+    assert RECIPES
+    for path in RECIPES:
+        content = yaml.safe_load(path.read_text())
+        net = content["model"]["init_args"]["net"]
+        assert net["class_path"] == "deqzoo.create_model"
+        assert net["init_args"]["name"] == path.stem

@@ -1,0 +1,1 @@
+"""What every exported solver and adjoint must do. The suites list no solvers: they meet whatever is exported."""

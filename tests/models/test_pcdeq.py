@@ -1,0 +1,298 @@
+"""pcDEQ: the published sizes, W >= 0 at all times, and a certificate that holds."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deqzoo.adjoints import Implicit
+from deqzoo.errors import StructureError, UnconvergedWarning
+from deqzoo.fixed_point import fixed_point
+from deqzoo.models import entry
+from deqzoo.models.pcdeq import PcDEQ, PositiveConcaveCell, certificate, positive_injection
+from deqzoo.nn import observe_equilibria, set_runtime
+from deqzoo.solvers import Anderson, Picard
+
+PUBLISHED = {
+    "pcdeq-mnist-linear": 70_410,
+    "pcdeq-mnist-single": 69_136,
+    "pcdeq-mnist-multi": 41_278,
+    "pcdeq-cifar-single": 164_760,
+    "pcdeq-cifar-multi": 661_470,
+}
+SIGMAS = ["tanh", "softsign", "relu6", "sigmoid"]
+
+
+def images(net: PcDEQ, batch: int = 4) -> torch.Tensor:
+    return torch.randn(batch, net.in_chans, net.image_size, net.image_size)
+
+
+def stage_problems(net: PcDEQ, x: torch.Tensor):
+    """Yields (cell, p, z*) of each equilibrium in float64, z* by iterating long from zero."""
+    net = net.double().eval()
+    x = x.double().flatten(1) if net.dense else x.double()
+    for stage in net.stages:
+        cell, p = stage.equilibrium.cell, stage.injection(x)
+        z = torch.zeros_like(p)
+        for _ in range(3000):
+            z, before = cell(z, p), z
+            if torch.equal(z, before):
+                break
+        yield cell, p, z
+        x = stage.norm_out(stage.pool(z))
+
+
+def small(activation: str = "relu6", *, dense: bool = False, scale: float = 1.0, seed: int = 0) -> PcDEQ:
+    """A network with weights far from their small start."""
+    torch.manual_seed(seed)
+    net = PcDEQ((5,) if dense else (4, 6), image_size=8, dense=dense, activation=activation, in_chans=2, num_classes=3)
+    with torch.no_grad():
+        for stage in net.stages:
+            stage.equilibrium.cell.linear.weight = scale * torch.rand_like(stage.equilibrium.cell.linear.weight)
+            stage.norm_in.weight.uniform_(0.5, 2)
+            stage.norm_in.bias.normal_()
+    return net
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
+def test_published_networks_have_their_published_number_of_parameters(name, count):
+    assert sum(p.numel() for p in entry(name).build().parameters()) == count
+
+
+def test_our_network_is_no_larger_than_it_may_be():
+    assert sum(p.numel() for p in entry("pcdeq-mnist").build().parameters()) <= 70_000
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, "pcdeq-mnist"])
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_every_equilibrium_converges_for_random_images(name, train):
+    net = entry(name).build().train(train)
+    x = images(net, 2 if "cifar" in name else 6)
+    with torch.no_grad(), observe_equilibria(net) as seen:
+        logits = net(x)
+    assert logits.shape == (len(x), 10)
+    assert seen.converged.all()
+    assert (seen.residual <= 1e-4).all()
+    assert len(seen.solutions) == len(net.stages)
+
+
+@pytest.mark.parametrize("name", ["pcdeq-mnist", "pcdeq-mnist-linear", "pcdeq-mnist-single", "pcdeq-mnist-multi"])
+def test_logits_do_not_depend_on_the_batch(name):
+    net = entry(name).build().eval()
+    x = images(net, 64 if name != "pcdeq-mnist-single" else 16)
+    with torch.no_grad():
+        together = net(x)
+        for i in (0, 7, 15):
+            torch.testing.assert_close(net(x[i : i + 1])[0], together[i], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_weights_are_nonnegative_after_any_step_of_any_optimiser(dense):
+    net = small(dense=dense)
+    set_runtime(net, adjoint=Implicit(solver=Picard(rtol=1e-3, max_steps=500)))
+    for make in (
+        lambda ps: torch.optim.SGD(ps, lr=1e4),
+        lambda ps: torch.optim.AdamW(ps, lr=100.0, weight_decay=10.0),
+        lambda ps: torch.optim.Rprop(ps, lr=5.0),
+    ):
+        linears = [stage.equilibrium.cell.linear for stage in net.stages]
+        optimizer = make([p for linear in linears for p in linear.parameters()])
+        for _ in range(3):
+            for linear in linears:
+                for p in linear.parameters():
+                    p.grad = torch.randn_like(p)
+            optimizer.step()
+            for linear in linears:
+                assert (linear.weight >= 0).all()
+                assert linear.weight.isfinite().all()
+
+
+def test_nonnegative_weights_still_learn():
+    net = small("softsign", scale=0.05)
+    net(images(net)).square().sum().backward()
+    for stage in net.stages:
+        for p in stage.equilibrium.cell.linear.parameters():
+            assert p.grad.abs().sum() > 0
+
+
+@given(
+    activation=st.sampled_from(SIGMAS),
+    width=st.integers(1, 9),
+    scale=st.floats(-3, 1.5),
+    shift=st.floats(-0.5, 1),
+    seed=st.integers(0, 2**20),
+)
+def test_there_is_one_equilibrium_and_iteration_climbs_to_it(activation, width, scale, shift, seed):
+    generator = torch.Generator().manual_seed(seed)
+    cell = PositiveConcaveCell(width, activation=activation, dense=True).double()
+    with torch.no_grad():
+        cell.linear.weight = 10**scale * torch.rand(width, width, generator=generator, dtype=torch.float64)
+        p = positive_injection(torch.randn(3, width, generator=generator, dtype=torch.float64) + shift, activation)
+        zero = torch.zeros_like(p)
+        top = torch.full_like(p, 6.0 if activation == "relu6" else 1.0)
+        start = cell(zero, p)
+        assert (start >= 0).all()
+        low, high, path = zero, top, []
+        for _ in range(4000):
+            path.append(low)
+            low, high = cell(low, p), cell(high, p)
+            assert (low >= path[-1] - 1e-12).all()
+            if (high - low).abs().max() < 1e-12:
+                break
+        assert (low <= high + 1e-9).all()
+        mu = (start / high).amin(1, keepdim=True)
+        if float(mu.min()) > 0.01:
+            torch.testing.assert_close(low, high, rtol=1e-9, atol=1e-10)
+            for k, z in enumerate(path[:60]):
+                assert (high - z <= (1 - mu) ** k * high + 1e-10).all()
+        if activation == "sigmoid":
+            assert (1 - mu <= 0.5).all()
+        for solver in (Picard(rtol=1e-9, max_steps=20000, patience=20000), Anderson(rtol=1e-9, max_steps=2000)):
+            if float(mu.min()) > 0.01:
+                found = fixed_point(
+                    cell, torch.rand(3, width, generator=generator, dtype=torch.float64), p, solver=solver
+                )
+                torch.testing.assert_close(found.value, high, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", SIGMAS)
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("scale", [0.01, 0.2, 3.0])
+def test_the_certificate_holds(activation, dense, scale):
+    net = small(activation, dense=dense, scale=scale)
+    set_runtime(net, solver=Picard(rtol=1e-12, max_steps=5000))
+    x = images(net)
+    proof = certificate(net, x, rtol=1e-4)
+    assert proof.rate.shape == proof.max_steps.shape == (4, len(net.stages))
+    assert ((proof.rate >= 0) & (proof.rate <= 1)).all()
+    assert proof.min_weight >= 0
+    if activation == "sigmoid":
+        assert (proof.rate <= 0.5 + 1e-9).all()
+        assert (proof.max_steps <= 14).all()
+    for (cell, p, z_star), rate, enough in zip(stage_problems(net, x), proof.rate.T, proof.max_steps.T, strict=True):
+        true_rate = 1 - (cell(torch.zeros_like(p), p) / z_star).flatten(1).amin(1)
+        assert (rate >= true_rate - 1e-9).all()
+        torch.testing.assert_close(rate, true_rate, rtol=1e-3, atol=1e-6)
+        z = torch.zeros_like(p)
+        for k in range(1, 40):
+            z = cell(z, p)
+            error = ((z_star - z) / z_star).flatten(1).amax(1)
+            assert (error <= rate**k + 1e-9).all()
+            assert (error[k >= enough] <= 1e-4 * (1 + 1e-6)).all()
+
+
+def test_the_certificate_follows_the_weights_and_leaves_the_network_alone():
+    net = small(scale=0.01).train()
+    x = images(net)
+    before = certificate(net, x)
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    assert net.training
+    with torch.no_grad():
+        for stage in net.stages:
+            stage.equilibrium.cell.linear.weight = 50 * stage.equilibrium.cell.linear.weight
+    after = certificate(net, x)
+    assert (after.rate > before.rate).all()
+    assert (after.max_steps > before.max_steps).all()
+    assert before.min_weight * 49 < after.min_weight
+    assert set(state) == set(net.state_dict())
+    assert all(p.dtype == torch.float32 for p in net.parameters())
+    assert torch.equal(net.stages[0].norm_in.running_mean, state["stages.0.norm_in.running_mean"])
+
+
+@pytest.mark.parametrize("bias", [-5.0, -20.0, -200.0])
+def test_a_vanishing_injection_is_not_certified_to_be_fast(bias):
+    """There 1 − μ is 1 to working precision: the bound on the steps is enormous, not one."""
+    net = small("tanh", dense=True)
+    with torch.no_grad():
+        net.stages[0].norm_in.bias.fill_(bias)
+        net.stages[0].norm_in.weight.fill_(1e-3)
+    proof = certificate(net, images(net))
+    assert (proof.max_steps > 1e3).all()
+    assert not proof.rate.isnan().any()
+
+
+def test_a_tighter_accuracy_needs_more_certified_steps():
+    net = small()
+    x = images(net)
+    steps = [certificate(net, x, rtol=rtol).max_steps for rtol in (1e-2, 1e-4, 1e-8)]
+    assert (steps[0] < steps[1]).all()
+    assert (steps[1] < steps[2]).all()
+    torch.testing.assert_close(steps[1] / steps[0], torch.full_like(steps[0], 2.0), rtol=0.3, atol=0)
+    assert math.isclose(certificate(net, x, rtol=1e-8).rtol, 1e-8)
+
+
+@pytest.mark.parametrize("rtol", [0.0, 1.0, -1e-4, 2.0, math.nan])
+def test_a_certificate_for_an_impossible_accuracy_is_refused(rtol):
+    with pytest.raises(ValueError, match=r"Got rtol=.*lies in \(0, 1\)"):
+        certificate(small(), torch.zeros(1, 2, 8, 8), rtol=rtol)
+
+
+def test_only_pcdeqs_have_certificates():
+    with pytest.raises(ValueError, match="Linear is no PcDEQ"):
+        certificate(torch.nn.Linear(2, 2), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8), r"shape \(2, 3, 8, 8\).*\(B, 2, H, W\).*in_chans="),
+        (torch.zeros(2, 8, 8), r"shape \(2, 8, 8\).*`x\[None\]`"),
+        (torch.zeros(2, 2, 8, 8, dtype=torch.uint8), r"dtype torch\.uint8.*`\.transform`"),
+        (torch.zeros(2, 2, 9, 9), r"9x9 pixels.*8x8"),
+        (torch.zeros(2, 2, 8, 7), r"8x7 pixels"),
+        (torch.zeros(2, 2, 8, 8).double(), r"torch\.float64.*torch\.float32"),
+        (torch.zeros(2, 2, 8, 8).half(), r"torch\.float16.*torch\.float32"),
+    ],
+)
+@pytest.mark.parametrize("dense", [False, True])
+def test_wrong_images_are_named(x, message, dense):
+    with pytest.raises(StructureError, match=message):
+        small(dense=dense).eval()(x)
+
+
+def test_one_image_of_nan_harms_no_other():
+    net = small().eval()
+    x = images(net)
+    x[1, 0, 3, 3] = torch.nan
+    with torch.no_grad(), observe_equilibria(net) as seen:
+        wanted = net(x[[0, 2, 3]])
+        seen.clear()
+        with pytest.warns(UnconvergedWarning, match=r"1 of 4 samples met NaN or inf"):
+            found = net(x)
+    torch.testing.assert_close(found[[0, 2, 3]], wanted, rtol=0, atol=1e-5)
+    assert found[1].isnan().all()
+    assert seen.converged.tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"widths": (4,), "activation": "gelu"}, r"activation='gelu'.*concave.*Choose one of tanh"),
+        ({"widths": (4, 5), "dense": True}, r"one equilibrium, got widths=\(4, 5\)"),
+        ({"widths": (4,), "num_classes": -1}, r"num_classes=-1"),
+    ],
+)
+def test_wrong_architectures_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        PcDEQ(image_size=8, **kwargs)
+
+
+def test_heads_can_be_replaced_and_left_out():
+    net = small().eval()
+    x = images(net)
+    features = net.forward_features(x)
+    pooled = net.forward_head(features, pre_logits=True)
+    assert pooled.shape == (4, net.num_features)
+    torch.testing.assert_close(net.get_classifier()(pooled), net(x))
+    net.reset_classifier(7)
+    assert net(x).shape == (4, 7)
+    net.reset_classifier(0)
+    torch.testing.assert_close(net(x), pooled)
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_other_channels_can_be_asked_for(in_chans):
+    net = entry("pcdeq-mnist").build(in_chans=in_chans, num_classes=3)
+    assert net(images(net, 2)).shape == (2, 3)
