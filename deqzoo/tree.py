@@ -135,7 +135,8 @@ class Layout:
             if not leaf.is_floating_point() or leaf.device != self.device:
                 raise StructureError(
                     f"`f` returned {leaf.dtype} on {leaf.device} for leaf {i} of a {self.dtype} state on "
-                    f"{self.device}. f(z) stays on the state's device, in floating point: move the cell's parameters with `.to()`."
+                    f"{self.device}. f(z) stays on the state's device, in floating point: move the cell's "
+                    "parameters with `.to()`."
                 )
 
     def ravel(self, state: State) -> Tensor:

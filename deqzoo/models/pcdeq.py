@@ -209,7 +209,9 @@ def certificate(model: nn.Module, x: Tensor, *, rtol: float = 1e-4) -> Certifica
             above = cell(above, p)
         mu = (start / above).flatten(1).amin(1)
         rates.append((1 - mu).clamp_min(0))
-        min_weight = min(min_weight, float(cell.linear.weight.min()))
+        weight = cell.linear.weight
+        assert isinstance(weight, Tensor)
+        min_weight = min(min_weight, float(weight.min()))
         x = stage(x)
     rate = torch.stack(rates, dim=1)
     # (1 − μ)ᵏ ≤ rtol

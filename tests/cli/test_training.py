@@ -84,16 +84,23 @@ def test_a_run_lives_in_a_folder_named_like_its_recipe(recipe, workplace):
 
 
 def test_last_is_the_last_epoch_and_resuming_changes_nothing(recipe, workplace):
-    steady = "--model.schedule=null"  # a schedule would depend on the number of epochs
-    run("fit", recipe, steady, "--trainer.default_root_dir=whole")
-    run("fit", recipe, steady, "--trainer.default_root_dir=parts", "--trainer.max_epochs=1")
+    # A schedule would depend on the number of epochs; mixup draws random numbers.
+    steady = ["--model.schedule=null", "--model.mixup=0.5"]
+    run("fit", recipe, *steady, "--trainer.default_root_dir=whole")
+    run("fit", recipe, *steady, "--trainer.default_root_dir=parts", "--trainer.max_epochs=1")
     assert torch.load("parts/last.ckpt", weights_only=True)["epoch"] == 0
-    run("fit", recipe, steady, "--trainer.default_root_dir=parts", "--ckpt_path=last")
+    run("fit", recipe, *steady, "--trainer.default_root_dir=parts", "--ckpt_path=last")
     whole, parts = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("whole", "parts"))
     assert whole["epoch"] == parts["epoch"] == 1
     assert whole["global_step"] == parts["global_step"] == 8
     for name, value in whole["state_dict"].items():
         assert torch.equal(value, parts["state_dict"][name]), name
+
+
+def test_further_recipes_adjust_the_first(recipe, workplace):
+    (workplace / "tweak.yaml").write_text("trainer: {max_steps: 3}")
+    run("fit", recipe, "-c", "tweak.yaml")
+    assert torch.load("runs/small/last.ckpt", weights_only=True)["global_step"] == 3
 
 
 def test_validation_chooses_best_and_not_last(recipe, workplace):

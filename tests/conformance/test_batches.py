@@ -23,7 +23,7 @@ def assert_batch_invariant(solver, batch: int, size: int, dtype: torch.dtype) ->
     f, z0, (x, rate) = uneven(batch, size, dtype)
     with torch.no_grad():
         whole = fixed_point(f, z0, x, rate, solver=solver, unconverged="ignore")
-        for rows in ([0], [3], [batch - 1], [3, 4], [1, 2, 3, 4, 5], torch.randperm(batch).tolist()):
+        for rows in ([0], [batch - 1], [1, 2], list(range(1, min(batch, 6))), torch.randperm(batch).tolist()):
             part = fixed_point(f, z0[rows], x[rows], rate[rows], solver=solver, unconverged="ignore")
             assert_same(part, whole, rows, solver=solver)
 
@@ -38,8 +38,9 @@ def test_a_sample_alone_is_the_same_sample_in_a_batch(solver, size, dtype):
 @every_solver
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_for_large_states_and_several_threads(solver, threads):
+    """Sums of so many numbers are split over threads where nothing prevents it."""
     torch.set_num_threads(threads)
-    assert_batch_invariant(tuned(solver, max_steps=5), 6, 70000, torch.float32)
+    assert_batch_invariant(tuned(solver, max_steps=3), 3, 40000, torch.float32)
 
 
 @every_solver
