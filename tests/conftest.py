@@ -8,7 +8,7 @@ import torch
 from hypothesis import settings
 
 with warnings.catch_warnings():
-    # The first forward-mode derivative imports this part of torch, which warns of torch's own use of TorchScript.
+    # The first forward-mode derivative imports this part of torch, which warns of its own use of TorchScript.
     warnings.simplefilter("ignore", FutureWarning)
     import torch._decomp.decompositions_for_jvp
 

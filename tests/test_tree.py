@@ -41,7 +41,10 @@ def test_a_state_survives_the_round_trip(nest, batch, dtype):
     layout = Layout(state)
     matrix = layout.ravel(state)
     assert matrix.ndim == 2
-    assert matrix.shape == (batch, sum(leaf[:1].numel() if batch else leaf.shape[1:].numel() for leaf in leaves(state)))
+    assert matrix.shape == (
+        batch,
+        sum(leaf[:1].numel() if batch else leaf.shape[1:].numel() for leaf in leaves(state)),
+    )
     assert matrix.dtype == dtype
     assert same(state, layout.unravel(matrix))
     layout.check(state)
@@ -54,7 +57,9 @@ def test_rows_are_samples(nest, dtype):
     for i in range(3):
         alone = build_rows(state, i)
         assert torch.equal(Layout(state).ravel(state)[i : i + 1], matrix[i : i + 1])
-        assert sorted(matrix[i].tolist()) == sorted(torch.cat([leaf.flatten() for leaf in leaves(alone)]).tolist())
+        assert sorted(matrix[i].tolist()) == sorted(
+            torch.cat([leaf.flatten() for leaf in leaves(alone)]).tolist()
+        )
 
 
 def build_rows(state, i: int):
@@ -146,11 +151,27 @@ def test_what_is_no_state_is_named(state, message):
         ),
         (torch.zeros(2, 3), torch.zeros(1, 3), r"shape of leaf 0 from \(2, 3\) to \(1, 3\)"),
         (torch.zeros(2, 3), torch.zeros(3), r"shape of leaf 0 from \(2, 3\) to \(3,\)"),
-        ((torch.zeros(2), torch.zeros(2, 3)), (torch.zeros(2), torch.zeros(2, 4)), r"leaf 1 from \(2, 3\) to \(2, 4\)"),
-        (torch.zeros(2, 3), (torch.zeros(2, 3),), r"structure \(2, 3\) into \(\(2, 3\),\).*same nest of tuples"),
-        ((torch.zeros(2), torch.zeros(2)), (torch.zeros(2),), r"structure \(\(2,\), \(2,\)\) into \(\(2,\),\)"),
+        (
+            (torch.zeros(2), torch.zeros(2, 3)),
+            (torch.zeros(2), torch.zeros(2, 4)),
+            r"leaf 1 from \(2, 3\) to \(2, 4\)",
+        ),
+        (
+            torch.zeros(2, 3),
+            (torch.zeros(2, 3),),
+            r"structure \(2, 3\) into \(\(2, 3\),\).*same nest of tuples",
+        ),
+        (
+            (torch.zeros(2), torch.zeros(2)),
+            (torch.zeros(2),),
+            r"structure \(\(2,\), \(2,\)\) into \(\(2,\),\)",
+        ),
         ((torch.zeros(2), (torch.zeros(2),)), (torch.zeros(2), torch.zeros(2)), r"same nest of tuples"),
-        (torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int32), r"returned torch\.int32 on cpu for leaf 0.*floating"),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(2, 3, dtype=torch.int32),
+            r"returned torch\.int32 on cpu for leaf 0.*floating",
+        ),
         (torch.zeros(2, 3), torch.zeros(2, 3, device="meta"), r"on meta for leaf 0.*on cpu.*`\.to\(\)`"),
         (torch.zeros(2, 3), [torch.zeros(2, 3)], r"Found list"),
         (torch.zeros(2, 3), None, r"Found NoneType"),

@@ -1,1 +1,1 @@
-"""What every exported solver and adjoint must do. The suites list no solvers: they meet whatever is exported."""
+"""What every exported solver and adjoint must do. They meet whatever is exported, and list nothing."""

@@ -134,7 +134,9 @@ def test_second_derivatives_are_right_or_refused(pair):
     if isinstance(adjoint, Unrolled):
         assert case.gradients(value, create_graph=True)[0].requires_grad
         return
-    with pytest.raises(AdjointError, match=r"second derivative.*create_graph=True.*Use `adjoint=Unrolled\(\)`"):
+    with pytest.raises(
+        AdjointError, match=r"second derivative.*create_graph=True.*Use `adjoint=Unrolled\(\)`"
+    ):
         case.gradients(value, create_graph=True)
 
 
@@ -185,7 +187,12 @@ def test_a_broken_sample_spoils_no_other_gradient(pair):
     def gradient(x: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         found = fixed_point(
-            lambda z, x: 0.4 * z / (1 + z * z) + x, case.z0, x, solver=solver, adjoint=adjoint, unconverged="ignore"
+            lambda z, x: 0.4 * z / (1 + z * z) + x,
+            case.z0,
+            x,
+            solver=solver,
+            adjoint=adjoint,
+            unconverged="ignore",
         )
         return torch.autograd.grad((found.value * c).sum(), x)[0]
 
@@ -200,7 +207,9 @@ def test_batches_may_be_empty(pair):
     solver, adjoint = pair
     w = torch.ones(3, 3, requires_grad=True)
     x = torch.zeros(0, 3, requires_grad=True)
-    value = fixed_point(lambda z, x: torch.tanh(z @ w) + x, torch.zeros(0, 3), x, solver=solver, adjoint=adjoint).value
+    value = fixed_point(
+        lambda z, x: torch.tanh(z @ w) + x, torch.zeros(0, 3), x, solver=solver, adjoint=adjoint
+    ).value
     if isinstance(adjoint, Unrolled):  # no step was taken
         assert torch.equal(value, x)
         return
@@ -232,7 +241,9 @@ def test_backward_statistics_tell_of_backward_solves(pair):
 def test_the_policy_holds_for_the_forward_solve(solver):
     case = Case()
     hasty = tuned(solver, max_steps=2, rtol=1e-9)
-    with pytest.warns(UnconvergedWarning, match=r"The forward solve did not converge: 4 of 4 samples ran out of steps"):
+    with pytest.warns(
+        UnconvergedWarning, match=r"The forward solve did not converge: 4 of 4 samples ran out of steps"
+    ):
         case.value(solver=hasty)
     with pytest.raises(SolverError, match=r"The forward solve.*max_steps.*unconverged=\"ignore\""):
         case.value(solver=hasty, unconverged="raise")
@@ -263,12 +274,16 @@ def test_the_policy_holds_for_the_backward_solve():
 def test_pairs_that_do_not_go_together_say_what_does(pair):
     solver, adjoint = pair
     found = type(solver).__name__
-    with pytest.raises(AdjointError, match=rf"{type(adjoint).__name__}\(\) met solver={found}.*adjoint=Implicit\(\)"):
+    with pytest.raises(
+        AdjointError, match=rf"{type(adjoint).__name__}\(\) met solver={found}.*adjoint=Implicit\(\)"
+    ):
         Case().value(solver=solver, adjoint=adjoint)
 
 
 def test_reuse_asks_for_broyden():
-    with pytest.raises(AdjointError, match=r"reuse=True.*Anderson.*Only Broyden.*solver=Broyden\(\) or reuse=False"):
+    with pytest.raises(
+        AdjointError, match=r"reuse=True.*Anderson.*Only Broyden.*solver=Broyden\(\) or reuse=False"
+    ):
         Case().value(solver=Anderson(), adjoint=Implicit(reuse=True))
     assert Case().value(solver=Broyden(), adjoint=Implicit(reuse=True)).requires_grad
 
@@ -277,7 +292,9 @@ def test_reversible_refuses_tensors_it_cannot_recompute():
     case = Case()
     derived = 2 * case.w
     how = {"solver": ReversibleSolver(), "adjoint": Reversible()}
-    with pytest.raises(AdjointError, match=r"computed outside of it \(by MulBackward0\).*fixed_point in \*args"):
+    with pytest.raises(
+        AdjointError, match=r"computed outside of it \(by MulBackward0\).*fixed_point in \*args"
+    ):
         fixed_point(lambda z, x: torch.tanh(0.1 * z @ derived) + x, case.z0, case.x, **how)
     value = fixed_point(lambda z, x, d: torch.tanh(0.1 * z @ d) + x, case.z0, case.x, derived, **how).value
     assert torch.autograd.grad(value.sum(), case.w)[0].abs().sum() > 0

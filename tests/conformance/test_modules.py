@@ -33,7 +33,9 @@ class Tanh(Cell):
 
 
 def network(solver, adjoint, **how) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(3, 5), ImplicitModule(Tanh(**how), solver=solver, adjoint=adjoint), nn.Linear(5, 2))
+    return nn.Sequential(
+        nn.Linear(3, 5), ImplicitModule(Tanh(**how), solver=solver, adjoint=adjoint), nn.Linear(5, 2)
+    )
 
 
 def step(net: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -96,7 +98,9 @@ def test_a_parametrised_weight_is_computed_once_per_solve(monkeypatch):
     calls = []
     original = type(cell.linear.parametrizations.weight[0]).forward
     monkeypatch.setattr(
-        type(cell.linear.parametrizations.weight[0]), "forward", lambda self, *a: calls.append(1) or original(self, *a)
+        type(cell.linear.parametrizations.weight[0]),
+        "forward",
+        lambda self, *a: calls.append(1) or original(self, *a),
     )
     module = ImplicitModule(cell, solver=Picard(rtol=0, max_steps=9), adjoint=Implicit())
     module(torch.rand(2, 5) * 0.01)
@@ -136,7 +140,9 @@ def test_checkpointing_around_it_works(pair):
 def peak_bytes(run) -> int:
     """Returns the most bytes that tensors on the CPU held at once while `run` ran."""
     run()  # what is made once is made now
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         run()
     held = peak = 0
     for event in profile.profiler.kineto_results.events():

@@ -141,7 +141,9 @@ def test_one_step_returns_the_start_and_its_residual(solver, rtol):
 @every_solver
 def test_a_map_to_zero_is_finite_however_early_it_stops(solver):
     """‖f(z) − z‖ / ‖f(z)‖ is infinite at the start, which is finite all the same."""
-    found = fixed_point(lambda z: 0 * z, torch.ones(2, 3), solver=tuned(solver, max_steps=1), unconverged="ignore")
+    found = fixed_point(
+        lambda z: 0 * z, torch.ones(2, 3), solver=tuned(solver, max_steps=1), unconverged="ignore"
+    )
     assert found.value.isfinite().all()
 
 
@@ -153,7 +155,8 @@ def test_the_units_of_z_do_not_matter(solver, scale, dtype):
     x, w = (t.to(dtype) for t in problem.args)
     solver = tuned(solver, max_steps=100)
     runs = [
-        fixed_point(lambda z, x: z @ w + x, torch.zeros_like(x), factor * x, solver=solver) for factor in (1, scale)
+        fixed_point(lambda z, x: z @ w + x, torch.zeros_like(x), factor * x, solver=solver)
+        for factor in (1, scale)
     ]
     assert runs[0].stats.num_evals == runs[1].stats.num_evals
     assert torch.equal(runs[0].stats.num_steps, runs[1].stats.num_steps)
@@ -199,3 +202,50 @@ def test_gmres_ends_after_as_many_products_as_there_are_unknowns():
 
 def test_every_solver_has_been_counted():
     assert len({type(s) for s in SOLVERS}) == len(SOLVERS)
+
+
+@pytest.mark.parametrize("solver", [Anderson(), Broyden()], ids=lambda s: type(s).__name__)
+def test_few_unknowns_are_eliminated_one_by_one(solver):
+    """On linear maps, n unknowns cost Anderson about n + 2 evaluations and Broyden 2 n + 2."""
+    x = torch.tensor([[1.0, -2.0, 0.5]]).double()
+    rates = torch.tensor([0.9, 0.5, -0.3]).double()
+    found = fixed_point(lambda z: rates * z + x, torch.zeros_like(x), solver=tuned(solver, rtol=1e-9))
+    assert found.stats.num_evals <= (7 if isinstance(solver, Anderson) else 9)
+
+
+def test_gmres_needs_few_directions_for_symmetric_maps():
+    """Where J is symmetric, dropping old directions loses nothing."""
+    b = torch.randn(2, 40).double()
+    rates = torch.linspace(-0.9, 0.9, 40).double()
+    runs = [
+        GMRES(rtol=1e-6, memory=memory, max_steps=60).solve(
+            AffineMap(lambda u: rates * u, b), torch.zeros_like(b), b
+        )
+        for memory in (2, 60)
+    ]
+    assert runs[0].stats.converged.all()
+    assert runs[0].stats.num_evals <= runs[1].stats.num_evals + 2
+
+
+@every_solver
+def test_single_and_double_precision_take_the_same_path(solver):
+    problem = linear()
+    solver = tuned(solver, rtol=0, max_steps=4)
+    runs = [
+        fixed_point(
+            problem.f, problem.z0.to(d), *(a.to(d) for a in problem.args), solver=solver
+        ).value.double()
+        for d in (torch.float32, torch.float64)
+    ]
+    assert relative_error(*runs) < 1e-4
+
+
+@pytest.mark.parametrize("solver", LINEAR, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("tolerance", [0.0, 1e-30], ids=["budget", "adaptive"])
+def test_linear_solvers_stay_true_when_no_direction_is_left(solver, dtype, tolerance):
+    x, w = (t.to(dtype) for t in linear(size=7).args)
+    f = AffineMap(lambda u: u @ w, x)
+    found = tuned(solver, rtol=tolerance, max_steps=40).solve(f, torch.zeros_like(x), x)
+    true = (f(found.value) - found.value).norm(dim=1) / f(found.value).norm(dim=1)
+    assert (true < 100 * torch.finfo(dtype).eps).all()
