@@ -6,7 +6,7 @@
 Importing this is cheap: Lightning, torchvision and the Hub's client are imported by the calls that need them.
 """
 
-from deqzoo import adjoints, errors, solvers
+from deqzoo import adjoints, errors, nn, solvers, stability
 from deqzoo.fixed_point import fixed_point
 from deqzoo.nn import observe_equilibria
 from deqzoo.solution import Solution, Stats, Status
@@ -25,6 +25,8 @@ __all__ = [
     "fixed_point",
     "list_models",
     "load",
+    "nn",
     "observe_equilibria",
     "solvers",
+    "stability",
 ]

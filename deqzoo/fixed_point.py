@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from deqzoo.adjoints import Adjoint, Implicit
+from deqzoo.adjoints.autocast import current_autocast
 from deqzoo.adjoints.base import Problem
+from deqzoo.errors import StructureError
 from deqzoo.solution import Policy, Solution, enforce
 from deqzoo.solvers import Anderson, FixedPointSolver
 from deqzoo.tree import Layout, State
@@ -54,21 +56,37 @@ def fixed_point(
         raise ValueError(f'unconverged={unconverged!r} is no policy. Choose "ignore", "warn" or "raise".')
     layout = Layout(z0)
     leaves, rebuild = _split(args)
+    autocast = current_autocast(layout.device)
     checked = False
 
     def flat(z: Tensor, *tensors: Tensor) -> Tensor:
         nonlocal checked
-        value = f(layout.unravel(z), *rebuild(tensors))
-        if not checked:
-            layout.check(value)
-            checked = True
+        if checked:
+            return layout.ravel(evaluate(z, tensors))
+        version = None if z.is_inference() else z._version
+        value = evaluate(z, tensors)
+        if version is not None and z._version != version:
+            raise StructureError(
+                "`f` wrote into the state that it was given. A state is needed again after f(z), to compare: look for "
+                "in-place operations such as `mul_` or `ReLU(inplace=True)` at the beginning of the cell."
+            )
+        layout.check(value)
+        checked = True
         return layout.ravel(value)
+
+    def evaluate(z: Tensor, tensors: tuple[Tensor, ...]) -> Z:
+        if autocast is None:
+            return f(layout.unravel(z), *rebuild(tensors))
+        # Whenever it is evaluated, in a backward pass too, f runs under the autocast of this call.
+        with autocast:
+            return f(layout.unravel(z), *rebuild(tensors))
 
     problem = Problem(f=flat, z0=layout.ravel(z0), args=leaves, unconverged=unconverged)
     found = adjoint.solve(problem, solver)
     if not solver.fixed_budget:
         enforce(found.stats, unconverged, "The forward solve")
-    value = layout.unravel(found.value)
+    # Without a graph the value may still share memory with z0, or with what f returned.
+    value = layout.unravel(found.value if found.value.requires_grad else found.value.clone())
     return Solution(value=value, stats=found.stats, backward_log=found.backward_log)  # pyright: ignore[reportReturnType]
 
 
@@ -80,12 +98,14 @@ def _split(args: Any) -> tuple[tuple[Tensor, ...], Callable[[tuple[Tensor, ...]]
         return (), lambda tensors: args
     parts = [_split(part) for part in args]
     sizes = [len(leaves) for leaves, _ in parts]
+    if not any(sizes):
+        return (), lambda tensors: args
 
     def rebuild(tensors: tuple[Tensor, ...]) -> Any:
         built, start = [], 0
         for size, (_, rebuild_part) in zip(sizes, parts, strict=True):
             built.append(rebuild_part(tensors[start : start + size]))
             start += size
-        return tuple(built)
+        return type(args)(*built) if hasattr(args, "_fields") else tuple(built)  # a NamedTuple stays one
 
     return tuple(leaf for leaves, _ in parts for leaf in leaves), rebuild

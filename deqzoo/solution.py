@@ -1,5 +1,6 @@
 """What a solve returns: its value, what it cost, and how it ended for each sample."""
 
+import sys
 import warnings
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -74,7 +75,7 @@ class Solution(Generic[T]):
         value: each sample's best iterate, with the gradient that the adjoint gives it.
         stats: of the forward solve.
         state: the solver's last internal state. Solvers return it, `fixed_point` does not keep it.
-        backward_log: statistics of backward solves, appended as backward passes run.
+        backward_log: holds the statistics of the latest backward solve, once there was one.
 
     """
 
@@ -108,4 +109,12 @@ def enforce(stats: Stats, policy: Policy, subject: str) -> None:
     )
     if policy == "raise":
         raise SolverError(message)
-    warnings.warn(message, UnconvergedWarning, stacklevel=3)
+    warnings.warn(message, UnconvergedWarning, stacklevel=_caller_level())
+
+
+def _caller_level() -> int:
+    """Returns the stacklevel, as seen from `enforce`, of the innermost frame outside of this library and torch."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("deqzoo", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -1,7 +1,9 @@
 """What an adjoint is: a way for gradients to pass an equilibrium. Autograd lives in this package alone."""
 
 import abc
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from deqzoo.adjoints.autocast import current_autocast, exact_arithmetic
 from deqzoo.errors import AdjointError
 from deqzoo.solution import Policy, Solution
 from deqzoo.solvers import FixedPointSolver, Map
@@ -44,22 +47,47 @@ class Adjoint(abc.ABC):
         """Returns the solution of `problem` by `solver`, differentiable by this adjoint's means."""
 
 
-def solve_without_graph(problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
-    """Returns the solution, detached; parametrised weights are computed once for all evaluations.
+# `parametrize.cached()` is one switch for all threads: a graph must not be built while another thread has it on.
+_weights = threading.RLock()
+
+
+def solve_without_graph(problem: Problem, solve: Callable[[Map, Tensor], Solution[Tensor]]) -> Solution[Tensor]:
+    """Returns what `solve` makes of the map and z0, detached; parametrised weights are computed once for all steps."""
+    # The caches close with the solve, before any evaluation that builds a graph: what is in them has no gradient.
+    with _weights, torch.no_grad(), parametrize.cached(), exact_arithmetic(problem.z0.device):
+        found = solve(problem.map, problem.z0.detach())
+    if current_autocast(problem.z0.device):
+        torch.clear_autocast_cache()
+    return found
+
+
+@contextmanager
+def uncached_weights() -> Iterator[None]:
+    """A context in which graphs may be built: no parametrised weight comes out of a cache.
 
     Raises:
         AdjointError: if an outer `parametrize.cached()` would hand weights without gradients to the graph.
 
     """
-    if torch.is_grad_enabled() and parametrize._cache_enabled:
-        raise AdjointError(
-            "An equilibrium is being solved for training inside `parametrize.cached()`. Weights cached during the "
-            "solve carry no gradient, so that training would silently stop: leave that context, deqzoo caches by "
-            "itself."
-        )
-    # The cache closes with the solve, before any evaluation that builds a graph.
-    with torch.no_grad(), parametrize.cached():
-        return solver.solve(problem.map, problem.z0.detach())
+    with _weights:
+        if parametrize._cache_enabled:
+            raise AdjointError(
+                "An equilibrium is being solved for training inside `parametrize.cached()`. Weights cached during the "
+                "solve carry no gradient, so that training would silently stop: leave that context, deqzoo caches by "
+                "itself."
+            )
+        yield
+
+
+def evaluate_with_graph(problem: Problem, z: Tensor) -> Tensor:
+    """Returns f(z) (B, N) with its graph."""
+    with uncached_weights():
+        return problem.map(z)
+
+
+def vector_jacobian(fz: Tensor, z: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Returns Jᵀ u (B, N), with J the Jacobian at z of what fz was computed by; zero where fz does not depend on z."""
+    return torch.autograd.grad(fz, z, u, retain_graph=True, create_graph=create_graph, materialize_grads=True)[0]
 
 
 class _Gate(torch.autograd.Function):
@@ -68,7 +96,8 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, surrogate: Tensor, value: Tensor, transform: Map) -> Tensor:
         ctx.transform = transform
-        return value.view_as(value)
+        # A tensor of its own, that its owner may change in place.
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

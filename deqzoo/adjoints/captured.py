@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from deqzoo.adjoints.autocast import fresh_casts
+from deqzoo.adjoints.base import uncached_weights
 from deqzoo.errors import AdjointError
 
 
@@ -19,7 +21,7 @@ def captured_leaves(f: Callable[..., Tensor], z: Tensor, args: tuple[Tensor, ...
         AdjointError: if f uses a tensor that was computed elsewhere and requires gradients.
 
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), fresh_casts(), uncached_weights():
         inputs = [t.detach().requires_grad_(t.requires_grad) for t in args]
         z = z.detach().requires_grad_()
         before = z.view_as(z).grad_fn
@@ -39,6 +41,11 @@ def captured_leaves(f: Callable[..., Tensor], z: Tensor, args: tuple[Tensor, ...
                 "Reversible adjoint evaluates f anew in the backward pass: hand that tensor to fixed_point in *args."
             )
     return tuple(found.values())
+
+
+def depends_on_others(fz: Tensor, z: Tensor) -> bool:
+    """Returns whether the graph of fz leads to anything but z that takes gradients."""
+    return any(getattr(node, "variable", z) is not z for node in _walk(fz.grad_fn))
 
 
 def _walk(root: Node | None) -> Iterator[Node]:

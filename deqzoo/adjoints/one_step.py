@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deqzoo.adjoints.base import Adjoint, Problem, gate, solve_without_graph
+from deqzoo.adjoints.base import Adjoint, Problem, evaluate_with_graph, gate, solve_without_graph
 from deqzoo.solution import Solution
 from deqzoo.solvers import FixedPointSolver
 
@@ -19,8 +19,8 @@ class OneStep(Adjoint):
     """
 
     def solve(self, problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
-        found = solve_without_graph(problem, solver)
+        found = solve_without_graph(problem, solver.solve)
         if not torch.is_grad_enabled():
             return found
-        fz = problem.map(found.value.detach())
+        fz = evaluate_with_graph(problem, found.value.detach())
         return Solution(value=gate(fz, found.value, lambda v: v), stats=found.stats) if fz.requires_grad else found

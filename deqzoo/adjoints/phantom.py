@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deqzoo.adjoints.base import Adjoint, Problem, gate, solve_without_graph
+from deqzoo.adjoints.base import Adjoint, Problem, evaluate_with_graph, gate, solve_without_graph
 from deqzoo.solution import Solution
 from deqzoo.solvers import FixedPointSolver
 
@@ -33,10 +33,10 @@ class Phantom(Adjoint):
             raise ValueError(f"Phantom got damping={self.damping}. It must lie in (0, 1]: 0.5 is the usual choice.")
 
     def solve(self, problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
-        found = solve_without_graph(problem, solver)
+        found = solve_without_graph(problem, solver.solve)
         if not torch.is_grad_enabled():
             return found
         z = found.value.detach()
         for _ in range(self.steps):
-            z = torch.lerp(z, problem.map(z), self.damping)
+            z = torch.lerp(z, evaluate_with_graph(problem, z), self.damping)
         return Solution(value=gate(z, found.value, lambda v: v), stats=found.stats) if z.requires_grad else found

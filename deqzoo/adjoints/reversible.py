@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from deqzoo.adjoints.base import Adjoint, Problem, refuse_double_backward, solve_without_graph
+from deqzoo.adjoints.autocast import fresh_casts
+from deqzoo.adjoints.base import Adjoint, Problem, refuse_double_backward, solve_without_graph, uncached_weights
 from deqzoo.adjoints.captured import captured_leaves
 from deqzoo.errors import AdjointError
 from deqzoo.solution import Solution
@@ -21,7 +23,8 @@ class Reversible(Adjoint):
     pass (McCallum et al. 2025, arXiv 2509.12917). Two more evaluations of f per step; the memory is that of one
     evaluation, plus a pair of states for every `segment` of steps.
 
-    Exact however few steps were taken, and also with respect to the initial state.
+    Exact however few steps were taken, and also with respect to the initial state. Tensor hooks on parameters see the
+    part of each evaluation of f before they see the whole gradient.
     """
 
     def solve(self, problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
@@ -30,9 +33,9 @@ class Reversible(Adjoint):
                 f"Reversible() met solver={type(solver).__name__}, whose steps cannot be undone. "
                 "Take solver=solvers.Reversible(), or adjoint=Implicit() for any solver."
             )
-        found = solve_without_graph(problem, solver)
         if not torch.is_grad_enabled():
-            return found
+            return solve_without_graph(problem, solver.solve)
+        found = solve_without_graph(problem, partial(solver.solve, record=True))
         leaves = captured_leaves(problem.f, problem.z0, problem.args)
         tensors = (*problem.args, *leaves)
         if not any(t.requires_grad for t in (problem.z0, *tensors)):
@@ -54,12 +57,10 @@ class _Undo(torch.autograd.Function):
     ) -> Tensor:
         trajectory = found.state
         ctx.f, ctx.solver, ctx.num_args = f, solver, num_args
-        ctx.device = z0.device.type
-        ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
         flat = [x for pair in trajectory.checkpoints for x in pair]
         ctx.save_for_backward(trajectory.z, trajectory.y, trajectory.num_steps, *flat, *tensors)
         ctx.num_saved = 3 + len(flat)
-        return found.value.view_as(found.value)
+        return found.value.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -72,7 +73,7 @@ class _Undo(torch.autograd.Function):
 
         def pull_back(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             """Returns f(x) and Jᵀ v in float64; adds v's part to the gradients of arguments and parameters."""
-            with torch.enable_grad(), torch.autocast(ctx.device, dtype=ctx.autocast[1], enabled=ctx.autocast[0]):
+            with torch.enable_grad(), fresh_casts(), uncached_weights():
                 x = x.to(dtype).requires_grad_()
                 args = [t.detach().requires_grad_(t.requires_grad) for t in tensors[: ctx.num_args]]
                 fx = ctx.f(x, *args)

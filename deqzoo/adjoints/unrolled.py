@@ -1,11 +1,13 @@
 """Backpropagation through the solver."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from deqzoo.adjoints.base import Adjoint, Problem, solve_without_graph
+from deqzoo.adjoints.autocast import exact_arithmetic
+from deqzoo.adjoints.base import Adjoint, Problem, evaluate_with_graph, solve_without_graph
 from deqzoo.errors import AdjointError
 from deqzoo.solution import Solution
 from deqzoo.solvers import FixedPointSolver, IterativeSolver
@@ -21,10 +23,11 @@ class Unrolled(Adjoint):
 
     def solve(self, problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
         if not torch.is_grad_enabled():
-            return solve_without_graph(problem, solver)
+            return solve_without_graph(problem, solver.solve)
         if not (isinstance(solver, IterativeSolver) and solver.differentiable):
             raise AdjointError(
                 f"Unrolled() met solver={type(solver).__name__}, whose histories are written in place. Autograd can "
                 "follow Picard: take solver=Picard(), or adjoint=Implicit() for any solver."
             )
-        return solver.solve(problem.map, problem.z0)
+        with exact_arithmetic(problem.z0.device):
+            return solver.solve(partial(evaluate_with_graph, problem), problem.z0)

@@ -3,6 +3,7 @@
 import abc
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from deqzoo.errors import StructureError
@@ -57,6 +58,12 @@ class Classifier(nn.Module, abc.ABC):
             raise StructureError(
                 f"Found images of dtype {x.dtype}. {type(self).__name__} takes normalised floating-point images: "
                 "pass PIL images through the model's `.transform`, or scale to [0, 1] and normalise."
+            )
+        dtype = next(self.parameters()).dtype
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise StructureError(
+                f"Found images of dtype {x.dtype} for weights of {dtype}. They have to agree outside of autocast: "
+                "convert the images with `.to(...)`, or the model with `.float()`, `.double()` or the like."
             )
         return self.forward_head(self.forward_features(x))
 

@@ -31,6 +31,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """Concave on z ≥ 0, increasing, bounded."""
 
 
+# Convergence is certain, so that a slow start is no reason to give up.
+_PICARD = Picard(rtol=1e-4, max_steps=200, patience=200)
+
 _REFINEMENTS = 200
 """Iterations that bring the upper bound in a certificate close to z*."""
 
@@ -123,8 +126,8 @@ class PcDEQ(Classifier):
         activation: str = "relu6",
         in_chans: int = 3,
         num_classes: int = 10,
-        solver: FixedPointSolver = Picard(rtol=1e-4, max_steps=200),
-        adjoint: Adjoint = Implicit(solver=Picard(rtol=1e-4, max_steps=200)),
+        solver: FixedPointSolver = _PICARD,
+        adjoint: Adjoint = Implicit(solver=_PICARD),
     ) -> None:
         if dense and len(widths) != 1:
             raise ValueError(f"A dense PcDEQ has one equilibrium, got widths={tuple(widths)}. Give one width.")
@@ -198,7 +201,7 @@ def certificate(model: nn.Module, x: Tensor, *, rtol: float = 1e-4) -> Certifica
     x = x.double()
     if model.dense:
         x = x.flatten(1)
-    rates, min_weight = [], math.inf
+    mus, min_weight = [], math.inf
     for stage in model.stages:
         assert isinstance(stage, _Stage)
         cell, p = stage.equilibrium.cell, stage.injection(x)
@@ -208,15 +211,15 @@ def certificate(model: nn.Module, x: Tensor, *, rtol: float = 1e-4) -> Certifica
         for _ in range(_REFINEMENTS):
             above = cell(above, p)
         mu = (start / above).flatten(1).amin(1)
-        rates.append((1 - mu).clamp_min(0))
+        mus.append(mu.clamp_max(1))
         weight = cell.linear.weight
         assert isinstance(weight, Tensor)
         min_weight = min(min_weight, float(weight.min()))
         x = stage(x)
-    rate = torch.stack(rates, dim=1)
-    # (1 − μ)ᵏ ≤ rtol
-    steps = (math.log(rtol) / torch.log(rate)).ceil().clamp_min(1)
-    return Certificate(rate=rate, max_steps=steps, rtol=rtol, min_weight=min_weight)
+    mu = torch.stack(mus, dim=1)
+    # (1 − μ)ᵏ ≤ rtol; log1p, as 1 − μ may round to one.
+    steps = (math.log(rtol) / torch.log1p(-mu)).ceil().clamp_min(1)
+    return Certificate(rate=1 - mu, max_steps=steps, rtol=rtol, min_weight=min_weight)
 
 
 @register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist")

@@ -41,7 +41,7 @@ class ImplicitModule(nn.Module):
                     f"The cell's layer {name!r} is a {type(module).__name__}, which mixes the samples of a batch and "
                     "changes from step to step: its fixed point is not defined. Use GroupNorm or LayerNorm."
                 )
-            if isinstance(module, _DropoutNd):
+            if isinstance(module, _DropoutNd) and module.p > 0:
                 raise StructureError(
                     f"The cell's layer {name!r} is a {type(module).__name__}, which draws a new mask in each "
                     "evaluation, so that no fixed point exists. Draw the mask with deqzoo.nn.VariationalDropout before "
@@ -55,13 +55,17 @@ class ImplicitModule(nn.Module):
 
     def forward(self, *injection: Tensor, z0: State | None = None) -> State:
         """Returns the equilibrium for an injection (B, ...), from `z0` if given, else from the cell's initial state."""
+        return self.solve(*injection, z0=z0).value
+
+    def solve(self, *injection: Tensor, z0: State | None = None) -> Solution[State]:
+        """Does what calling does and returns the whole solution: the equilibrium, its cost and how it ended."""
         start = self.cell.initial_state(*injection) if z0 is None else z0
         solution = fixed_point(
             self.cell, start, *injection, solver=self.solver, adjoint=self.adjoint, unconverged=self.unconverged
         )
         for observe in self._observers:
             observe(solution)
-        return solution.value
+        return solution
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is not what observers asked to see.

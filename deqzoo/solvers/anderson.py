@@ -92,7 +92,8 @@ class Anderson(IterativeSolver[History]):
         unit = squares.rsqrt()
         system = gram * unit[:, :, None] * unit[:, None, :]
         system.diagonal(dim1=1, dim2=2).add_(self.ridge * info.eps)
-        solved = torch.linalg.solve_ex(system, scale)[0] * scale
+        # Dense, as sums depend on strides and those on B.
+        solved = torch.linalg.solve_ex(system, scale)[0].contiguous() * scale
         alpha = solved / solved.sum(dim=1, keepdim=True)
         # A sample whose small system broke down takes a plain step.
         plain = torch.zeros_like(alpha[:1])

@@ -50,7 +50,8 @@ class FixedPointSolver(abc.ABC):
     Attributes:
         rtol: relative tolerance.
         atol: absolute tolerance, in the units of z.
-        max_steps: the most steps to take; one evaluation of f each, unless the solver says otherwise.
+        max_steps: the most steps to take, of one evaluation of f each unless the solver says otherwise. The last
+            evaluation measures the residual: k of them lead to z₀, …, z₍ₖ₋₁₎.
         patience: steps without improvement after which a sample counts as stalled.
 
     Raises:
@@ -88,7 +89,7 @@ class FixedPointSolver(abc.ABC):
         Args:
             f: the map of matrices (B, N).
             z0: (B, N) where to start.
-            fz0: (B, N) f(z0), if it is known already: saves one evaluation.
+            fz0: (B, N) f(z0), if it is known already. The step from there is free, and z0 itself is no candidate.
 
         """
 
@@ -133,15 +134,15 @@ class IterativeSolver(FixedPointSolver, Generic[S]):
     def solve(self, f: Map, z0: Tensor, fz0: Tensor | None = None) -> Solution[Tensor]:
         counted = Counted(f)
         progress: Progress = start_progress(self, z0)
-        state = self.init(z0)
-        z, fz = z0, counted(z0) if fz0 is None else fz0
+        z, state = z0, self.init(z0)
+        if fz0 is not None:
+            z, state = self.step(counted, z0, fz0, fz0 - z0, state)
         for step in range(1, self.max_steps + 1):
+            fz = counted(z)
             g = fz - z
             last = step == self.max_steps
             if (last or step % self.check_every == 0) and progress.observe(z, fz, g, step, counted.num_evals):
                 break
-            if last:
-                break
-            z, state = self.step(counted, z, fz, g, state)
-            fz = counted(z)
+            if not last:
+                z, state = self.step(counted, z, fz, g, state)
         return Solution(value=progress.value(), stats=progress.stats(counted.num_evals), state=state)

@@ -14,11 +14,10 @@ class Inverse:
     """An estimate H of the inverse Jacobian of g(z) = f(z) − z: minus the identity plus rank-one terms.
 
     Attributes:
-        u: (B, m, N) ring buffer of the left factors in H = −I + Σ uᵢ vᵢᵀ.
-        v: (B, m, N) likewise the right factors.
-        length: terms added since the start.
+        u: (B, m, N) the left factors in H = −I + Σ uᵢ vᵢᵀ.
+        v: (B, m, N) the right factors.
+        length: terms there are.
         last_step: (B, N) −H g as it was last taken, None before the first step.
-        last_gap: (B, N) g where it was taken.
 
     """
 
@@ -26,7 +25,6 @@ class Inverse:
     v: Tensor
     length: int = 0
     last_step: Tensor | None = None
-    last_gap: Tensor | None = None
 
     def times(self, x: Tensor) -> Tensor:
         """(B, N) -> (B, N): H x."""
@@ -41,19 +39,19 @@ class Inverse:
         return -self.transposed_times(v.to(self.u.dtype)).to(v.dtype)
 
     def _low_rank(self, left: Tensor, right: Tensor, x: Tensor) -> Tensor:
-        terms = min(self.length, left.shape[1])
-        if terms == 0:
+        if self.length == 0:
             return -x
-        return combination(overlaps(right[:, :terms], x), left[:, :terms]) - x
+        return combination(overlaps(right[:, : self.length], x), left[:, : self.length]) - x
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broyden(IterativeSolver[Inverse]):
-    """Broyden's good method on g(z) = f(z) − z, from H = −I, with the last m rank-one updates
+    """Broyden's good method on g(z) = f(z) − z, from H = −I, by rank-one updates
     (Broyden 1965, "A class of methods for solving nonlinear simultaneous equations").
 
     Attributes:
-        memory: m; the oldest term makes room for the newest. Two histories of m states are kept.
+        memory: m, the updates after which it starts again from H = −I: dropping single terms would stall it. Two
+            histories of m states are kept.
 
     """
 
@@ -71,21 +69,19 @@ class Broyden(IterativeSolver[Inverse]):
 
     def step(self, f: Counted, z: Tensor, fz: Tensor, g: Tensor, state: Inverse) -> tuple[Tensor, Inverse]:
         g = g.to(state.u.dtype)
+        if state.length == state.u.shape[1]:
+            state.length, state.last_step = 0, None
         step = g if state.last_step is None else self._update(state, g)
-        state.last_step, state.last_gap = step, g
+        state.last_step = step
         return (z + step).to(z.dtype), state
 
     def _update(self, state: Inverse, g: Tensor) -> Tensor:
         """Adds the rank-one term that the last step taught and returns the next step, −H g."""
-        s, rows = state.last_step, state.u.shape[1]
-        assert s is not None and state.last_gap is not None
-        slot = state.length % rows
-        h_last = -s  # H times the last gap, by how s was made
-        if state.length >= rows:  # without the oldest term
-            h_last = h_last - state.u[:, slot] * row_dots(state.v[:, slot], state.last_gap)
-            state.u[:, slot] = 0
+        s, slot = state.last_step, state.length
+        assert s is not None
         h_gap = state.times(g)
-        y = h_gap - h_last
+        # The last step was −H times the last gap.
+        y = h_gap + s
         v = state.transposed_times(s)
         curvature = row_dots(s, y)
         # A sample whose step taught nothing keeps its estimate.

@@ -41,8 +41,9 @@ class GMRES(FixedPointSolver):
                 "Use it inside Implicit(solver=GMRES()); for the forward solve take NewtonKrylov()."
             )
         linear = Counted(f.linear)
+        products, known = self.max_steps, fz0 is not None
         if fz0 is None:
-            fz0 = linear(z0) + f.offset
+            fz0, products = linear(z0) + f.offset, products - 1
         progress = start_progress(self, z0)
         batch, size = z0.shape
         rows, dtype = min(self.memory, self.max_steps), work_dtype(z0.dtype)
@@ -51,17 +52,21 @@ class GMRES(FixedPointSolver):
         u, r = z0.to(dtype), (fz0 - z0).to(dtype)
         square = row_dots(r, r)
         direction = r
-        for step in range(self.max_steps + 1):
-            if progress.observe(u.to(z0.dtype), u + r, r, step + 1, linear.num_evals) or step == self.max_steps:
+        for step in range(products + 1):
+            candidate = step > 0 or not known
+            if candidate and progress.observe(u.to(z0.dtype), u + r, r, step + 1, linear.num_evals):
+                break
+            if step == products:
                 break
             slot, kept = step % rows, min(step, rows)
             p = direction
             q = p - linear(p.to(z0.dtype)).to(dtype)
+            image = row_norms(q)[:, None]
             if kept:
                 p, q = _orthogonalised(p, q, directions[:, :kept], images[:, :kept])
             norm = row_norms(q)[:, None]
-            # A direction whose image lies in the span of the others brings nothing.
-            inverse = torch.where(norm > 0, 1 / norm, 0)
+            # A direction whose image lies in the span of the others brings nothing but rounding errors.
+            inverse = torch.where(norm > 1e3 * torch.finfo(dtype).eps * image, 1 / norm, 0)
             p, q = p * inverse, q * inverse
             directions[:, slot], images[:, slot] = p, q
             gain = row_dots(q, r)

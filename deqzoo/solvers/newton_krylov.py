@@ -50,6 +50,7 @@ class NewtonKrylov(IterativeSolver[None]):
                     "Use Anderson() or Broyden(), which need values of f alone."
                 ) from error
 
-        inner = GMRES(rtol=self.forcing, max_steps=self.inner_steps, memory=self.inner_steps)
+        forcing = 0 if self.fixed_budget else self.forcing
+        inner = GMRES(rtol=forcing, max_steps=self.inner_steps, memory=self.inner_steps)
         step = inner.solve(AffineMap(product, g), torch.zeros_like(z), g).value
         return z + step, None

@@ -12,60 +12,69 @@ import torch
 from torch import Tensor
 
 from deqzoo.solution import Stats, Status
-from deqzoo.solvers.rows import row_norms
+from deqzoo.solvers.rows import row_norms, safe_row_norms
 
 if TYPE_CHECKING:
     from deqzoo.solvers.base import FixedPointSolver
 
-_TINY = np.finfo(np.float64).tiny
-
 
 class Progress(abc.ABC):
-    """What is known of every sample so far."""
+    """What is known of every sample so far.
+
+    The best iterate is that of the smallest gap ‖f(z) − z‖, not of the smallest relative residual: the latter is 1 at
+    z = 0 whatever f is, which would make zero the best of two steps that overshoot.
+    """
 
     @abc.abstractmethod
-    def observe(self, z: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
-        """Takes note of the iterate z with f(z) and g = f(z) − z, all (B, N). Returns whether all samples are done."""
+    def observe(self, carry: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
+        """Takes note of an iterate z with f(z) and g = f(z) − z, all (B, N), and returns whether all samples are done.
+
+        `carry` (B, ...) is what to keep of it: z, or more.
+        """
 
     @abc.abstractmethod
     def value(self) -> Tensor:
-        """Returns (B, N) the best iterate of each sample, NaN where f was finite at none."""
+        """Returns (B, ...) what was kept of the best iterate of each sample, NaN where f was finite at none."""
 
     @abc.abstractmethod
     def stats(self, num_evals: int) -> Stats:
         """Returns the outcome, on the device of the state."""
 
 
-def start_progress(solver: "FixedPointSolver", z0: Tensor) -> Progress:
-    """Returns the bookkeeping that `solver` needs for a solve from z0 (B, N)."""
-    return FixedBudget(z0) if solver.fixed_budget else Adaptive(solver, z0)
+def start_progress(solver: "FixedPointSolver", carry: Tensor) -> Progress:
+    """Returns the bookkeeping that `solver` needs for a solve that starts from `carry` (B, ...)."""
+    return FixedBudget(carry) if solver.fixed_budget else Adaptive(solver, carry)
 
 
 class Adaptive(Progress):
     """Stops each sample at its tolerance, when it stalls, or when it is no longer finite."""
 
-    def __init__(self, solver: "FixedPointSolver", z0: Tensor) -> None:
-        batch = z0.shape[0]
-        self._best = z0
+    def __init__(self, solver: "FixedPointSolver", carry: Tensor) -> None:
+        batch = carry.shape[0]
+        self._best = carry
         self._rtol, self._atol, self._patience = solver.rtol, solver.atol, solver.patience
-        self._residual = np.full(batch, np.inf)
+        self._gap = np.full(batch, np.inf)
+        self._scale = np.ones(batch)
         self._best_step = np.zeros(batch, dtype=np.int64)
         self._num_steps = np.zeros(batch, dtype=np.int64)
         self._status = np.full(batch, Status.MAX_STEPS, dtype=np.int64)
         self._active = np.ones(batch, dtype=bool)
         self._all_active = True
+        self._dtype = torch.float32
 
-    def observe(self, z: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
-        gap, scale = _on_host(row_norms(g), row_norms(fz))
-        finite = np.isfinite(gap)
-        if not finite.all():  # infinities below are meant, and a sample that is lost must not be taken for the best
-            with np.errstate(invalid="ignore"):
-                scale = np.where(finite & np.isfinite(scale), scale, np.inf)
-                residual = np.where(finite, gap / scale, np.inf)
-        else:
-            # 0/0 is a sample that rests at zero: its residual is zero.
-            residual = gap / np.maximum(scale, _TINY)
-        better = residual < self._residual
+    def observe(self, carry: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
+        norms = row_norms(g), row_norms(fz)
+        self._dtype = norms[0].dtype
+        gap, scale = _on_host(*norms)
+        finite = np.isfinite(gap) & np.isfinite(scale)
+        plain = finite & (gap > 0) & (scale > 0)
+        if not plain.all():
+            # Squares may have left the range of the dtype though the numbers are in it.
+            safe = _on_host(safe_row_norms(g), safe_row_norms(fz))
+            gap, scale = np.where(plain, gap, safe[0]), np.where(plain, scale, safe[1])
+            finite = np.isfinite(gap) & np.isfinite(scale)
+            gap, scale = np.where(finite, gap, np.inf), np.where(finite, scale, 1.0)
+        better = gap < self._gap
         converged = gap <= self._atol + self._rtol * scale
         if not self._all_active:
             better &= self._active
@@ -73,16 +82,16 @@ class Adaptive(Progress):
         some_converged = converged.any()
         taken = (better | converged) if some_converged else better
         if taken.all():
-            self._best = z  # no copy: nothing older is worth keeping
-            self._residual = residual
+            self._best = carry  # no copy: nothing older is worth keeping
+            self._gap, self._scale = gap, scale
             self._num_steps[:] = num_evals
             self._best_step[:] = step
             if not some_converged:
                 return False
         elif taken.any():
-            rows = torch.from_numpy(taken).to(z.device, non_blocking=True)
-            self._best = torch.where(rows[:, None], z, self._best)
-            self._residual[taken] = residual[taken]
+            rows = torch.from_numpy(taken).to(carry.device, non_blocking=True)
+            self._best = torch.where(rows[:, None], carry, self._best)
+            self._gap[taken], self._scale[taken] = gap[taken], scale[taken]
             self._num_steps[taken] = num_evals
             self._best_step[taken] = step
         stalled = self._active & ~taken & (step - self._best_step >= self._patience)
@@ -97,7 +106,7 @@ class Adaptive(Progress):
         return not self._active.any()
 
     def value(self) -> Tensor:
-        lost = np.isinf(self._residual)
+        lost = np.isinf(self._gap)
         if not lost.any():
             return self._best
         rows = torch.from_numpy(lost).to(self._best.device)
@@ -105,10 +114,13 @@ class Adaptive(Progress):
 
     def stats(self, num_evals: int) -> Stats:
         device = self._best.device
+        with np.errstate(divide="ignore", over="ignore"):
+            # 0/0 is a sample that rests at zero.
+            residual = np.divide(self._gap, self._scale, out=np.zeros_like(self._gap), where=self._gap > 0)
         return Stats(
             num_evals=num_evals,
             num_steps=torch.from_numpy(self._num_steps).to(device),
-            residual=torch.from_numpy(self._residual).to(device, row_norms(self._best[:0]).dtype),
+            residual=torch.from_numpy(residual).to(device, self._dtype),
             status=torch.from_numpy(self._status).to(device),
         )
 
@@ -123,26 +135,28 @@ def _on_host(*rows: Tensor) -> tuple[np.ndarray, ...]:
 class FixedBudget(Progress):
     """Keeps the best iterate of each sample without ever asking the device for an answer."""
 
-    def __init__(self, z0: Tensor) -> None:
-        self._best = z0
-        self._residual = row_norms(z0).fill_(torch.inf)
-        self._num_steps = torch.zeros(z0.shape[0], dtype=torch.int64, device=z0.device)
-        self._finite = torch.ones(z0.shape[0], dtype=torch.bool, device=z0.device)
+    def __init__(self, carry: Tensor) -> None:
+        self._best = carry
+        self._gap = row_norms(carry).fill_(torch.inf)
+        self._scale = torch.ones_like(self._gap)
+        self._num_steps = torch.zeros(carry.shape[0], dtype=torch.int64, device=carry.device)
+        self._finite = torch.ones(carry.shape[0], dtype=torch.bool, device=carry.device)
 
-    def observe(self, z: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
-        gap = row_norms(g)
-        residual = torch.where(gap == 0, gap, gap / row_norms(fz))
-        taken = residual < self._residual
-        self._best = torch.where(taken[:, None], z, self._best)
-        self._residual = torch.where(taken, residual, self._residual)
+    def observe(self, carry: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
+        gap, scale = row_norms(g), row_norms(fz)
+        finite = gap.isfinite() & scale.isfinite()
+        taken = finite & (gap < self._gap)
+        self._best = torch.where(taken[:, None], carry, self._best)
+        self._gap, self._scale = torch.where(taken, gap, self._gap), torch.where(taken, scale, self._scale)
         self._num_steps = torch.where(taken, num_evals, self._num_steps)
-        self._finite &= gap.isfinite()
+        self._finite &= finite
         return False
 
     def value(self) -> Tensor:
-        return torch.where(self._residual.isinf()[:, None], torch.nan, self._best)
+        return torch.where(self._gap.isinf()[:, None], torch.nan, self._best)
 
     def stats(self, num_evals: int) -> Stats:
         status = torch.where(self._finite, int(Status.MAX_STEPS), int(Status.NONFINITE))
-        status = torch.where(self._residual == 0, int(Status.CONVERGED), status)
-        return Stats(num_evals=num_evals, num_steps=self._num_steps, residual=self._residual, status=status)
+        status = torch.where(self._gap == 0, int(Status.CONVERGED), status)
+        residual = torch.where(self._gap == 0, 0, self._gap / self._scale)
+        return Stats(num_evals=num_evals, num_steps=self._num_steps, residual=residual, status=status)

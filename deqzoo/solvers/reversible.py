@@ -19,7 +19,7 @@ class Trajectory:
         z: (B, N) each sample's best iterate.
         y: (B, N) its companion in the same step.
         num_steps: (B,) the steps that led there.
-        checkpoints: (z, y) before step 0, k, 2k, … with k the solver's `segment`.
+        checkpoints: (z, y) before step 0, k, 2k, … with k the solver's `segment`, if they were asked for.
 
     """
 
@@ -60,20 +60,20 @@ class Reversible(FixedPointSolver):
         """Steps that can be undone before six of float64's sixteen digits are lost."""
         return max(1, math.floor(6 * math.log(10) / (-2 * math.log1p(-self.damping))))
 
-    def solve(self, f: Map, z0: Tensor, fz0: Tensor | None = None) -> Solution[Tensor]:
+    def solve(self, f: Map, z0: Tensor, fz0: Tensor | None = None, *, record: bool = False) -> Solution[Tensor]:
+        """Returns each row's best iterate, with its `Trajectory` as state; checkpoints are kept if `record`."""
         counted = Counted(f)
-        progress = start_progress(self, z0)
         z = y = z0.double()
+        progress = start_progress(self, torch.cat((z, y), dim=1))
         checkpoints = []
         for step in range(self.max_steps + 1):
             here = z.to(z0.dtype)
             fz = counted(here) if step or fz0 is None else fz0
             # The pair is kept, the residual is that of z.
-            if progress.observe(torch.cat((z, y), dim=1), fz, fz - here, step + 1, counted.num_evals):
+            done = progress.observe(torch.cat((z, y), dim=1), fz, fz - here, step + 1, counted.num_evals)
+            if done or step == self.max_steps:
                 break
-            if step == self.max_steps:
-                break
-            if step % self.segment == 0:
+            if record and step % self.segment == 0:
                 checkpoints.append((z, y))
             y = torch.lerp(y, fz.double(), self.damping)
             z = torch.lerp(z, counted(y.to(z0.dtype)).double(), self.damping)
@@ -81,4 +81,4 @@ class Reversible(FixedPointSolver):
         z, y = progress.value().tensor_split(2, dim=1)
         # The residual of the iterate after n steps is known at evaluation 2 n + 1.
         trajectory = Trajectory(z=z, y=y, num_steps=(stats.num_steps - int(fz0 is None)) // 2, checkpoints=checkpoints)
-        return Solution(value=z.to(z0.dtype), stats=stats, state=trajectory)
+        return Solution(value=z.to(z0.dtype).contiguous(), stats=stats, state=trajectory)

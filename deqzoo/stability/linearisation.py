@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deqzoo.adjoints.base import vector_jacobian
 from deqzoo.errors import AdjointError
 from deqzoo.tree import Layout, State
 
@@ -28,9 +29,7 @@ class Linearisation:
         """(B, N) -> (B, N): Jᵀ u, differentiable again under `create_graph`."""
         if not self.fz.requires_grad:  # f does not depend on z
             return torch.zeros_like(u)
-        return torch.autograd.grad(
-            self.fz, self.z, u, retain_graph=True, create_graph=create_graph, materialize_grads=True
-        )[0]
+        return vector_jacobian(self.fz, self.z, u, create_graph=create_graph)
 
 
 def linearise(f: Callable[..., State], z: State, args: tuple[Any, ...]) -> Linearisation:

@@ -104,9 +104,7 @@ def nest() -> Problem:
 PROBLEMS = [linear(), _conv(), _attention(), nest()]
 
 
-def uneven(
-    batch: int, size: int, dtype: torch.dtype
-) -> tuple[Callable[..., Tensor], Tensor, tuple[Tensor, Tensor]]:
+def uneven(batch: int, size: int, dtype: torch.dtype) -> tuple[Callable[..., Tensor], Tensor, tuple[Tensor, Tensor]]:
     """A map of sums, products and quotients alone, whose samples need from a few steps to many."""
     rates = torch.linspace(0.05, 0.9, batch, dtype=torch.float64)[:, None]
     x = _random(batch, size, seed=9)

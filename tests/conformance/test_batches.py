@@ -15,9 +15,7 @@ def assert_same(part: Solution, whole: Solution, rows, *, solver) -> None:
     assert torch.equal(part.value, whole.value[rows])
     assert torch.equal(part.stats.residual, whole.stats.residual[rows])
     assert torch.equal(part.stats.status, whole.stats.status[rows])
-    if not isinstance(
-        solver, NewtonKrylov
-    ):  # its evaluations include those that others needed in the inner solves
+    if not isinstance(solver, NewtonKrylov):  # its evaluations include those that others needed in the inner solves
         assert torch.equal(part.stats.num_steps, whole.stats.num_steps[rows])
 
 
@@ -132,9 +130,7 @@ def test_a_solve_ends_when_nothing_is_left_to_do(solver):
 @every_solver
 def test_an_empty_batch_has_an_empty_solution(solver):
     for s in (solver, tuned(solver, rtol=0)):
-        found = fixed_point(
-            lambda z: (torch.cos(z[0]), z[1]), (torch.zeros(0, 3), torch.zeros(0, 2, 2)), solver=s
-        )
+        found = fixed_point(lambda z: (torch.cos(z[0]), z[1]), (torch.zeros(0, 3), torch.zeros(0, 2, 2)), solver=s)
         assert [tuple(leaf.shape) for leaf in found.value] == [(0, 3), (0, 2, 2)]
         assert found.stats.residual.shape == found.stats.status.shape == found.stats.num_steps.shape == (0,)
 

@@ -151,9 +151,7 @@ def test_a_tolerance_below_the_dtype_stalls_instead_of_running_on(solver):
     x = torch.randn(3, 40)
     w = 0.05 * torch.randn(40, 40)
     solver = tuned(solver, rtol=1e-12, patience=5, max_steps=400)
-    found = fixed_point(
-        lambda z, x: torch.sin(z @ w) + x, torch.zeros(3, 40), x, solver=solver, unconverged="ignore"
-    )
+    found = fixed_point(lambda z, x: torch.sin(z @ w) + x, torch.zeros(3, 40), x, solver=solver, unconverged="ignore")
     assert found.stats.num_evals < 200
     assert ((found.stats.status == Status.STALLED) | (found.stats.residual < 1e-12)).all()
     assert (found.stats.residual < 1e-5).all()
@@ -187,9 +185,7 @@ def test_a_float32_state_under_autocast_is_finer_than_a_half_state(solver):
         wanted = fixed_point(f, torch.zeros(4, 64), x, solver=tuned(solver, rtol=1e-6, max_steps=99)).value
         with torch.autocast("cpu", dtype=torch.bfloat16):
             mixed = fixed_point(f, torch.zeros(4, 64), x, solver=solver)
-        half = fixed_point(
-            f, torch.zeros(4, 64).bfloat16(), x.bfloat16(), solver=solver, unconverged="ignore"
-        )
+        half = fixed_point(f, torch.zeros(4, 64).bfloat16(), x.bfloat16(), solver=solver, unconverged="ignore")
     assert mixed.value.dtype == torch.float32
     assert mixed.stats.converged.all()
     error, coarse = ((v.float() - wanted).norm() for v in (mixed.value, half.value))

@@ -17,10 +17,7 @@ from .catalogue import ADJOINTS, LINEAR, SOLVERS
     ("package", "base", "met"), [(solvers, FixedPointSolver, SOLVERS + LINEAR), (adjoints, Adjoint, ADJOINTS)]
 )
 def test_every_concrete_class_of_a_package_is_exported_and_met(package, base, met):
-    modules = [
-        importlib.import_module(f"{package.__name__}.{m.name}")
-        for m in pkgutil.iter_modules(package.__path__)
-    ]
+    modules = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
     written = {
         c
         for module in modules

@@ -92,9 +92,7 @@ def test_gradients_of_nested_states_agree_with_a_long_unroll(pair):
 
     def f(z, x):
         a, (b,) = z
-        return torch.tanh(torch.einsum("bchw,cd->bdhw", a, w) + 0.3 * b[:, :, None, None]) + x, (
-            a.mean((2, 3)) @ w,
-        )
+        return torch.tanh(torch.einsum("bchw,cd->bdhw", a, w) + 0.3 * b[:, :, None, None]) + x, (a.mean((2, 3)) @ w,)
 
     z0 = torch.zeros(3, 4, 2, 2).double(), (torch.zeros(3, 4).double(),)
     found = fixed_point(f, z0, x, solver=exact(solver), adjoint=precise(adjoint)).value
@@ -148,9 +146,7 @@ def test_many_phantom_steps_give_the_implicit_gradient():
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 14, 29])
 @pytest.mark.parametrize("damping", [0.3, 0.5, 0.8])
-@pytest.mark.parametrize(
-    "tolerance", [{"rtol": 0.0}, {"rtol": 0.0, "atol": 1e-200}], ids=["budget", "adaptive"]
-)
+@pytest.mark.parametrize("tolerance", [{"rtol": 0.0}, {"rtol": 0.0, "atol": 1e-200}], ids=["budget", "adaptive"])
 def test_reversible_is_the_gradient_of_the_steps_that_were_taken(steps, damping, tolerance):
     case = Case()
     start = torch.randn(4, 6).double().requires_grad_()
@@ -208,16 +204,12 @@ def test_unrolled_has_second_derivatives():
     solver = Picard(rtol=0, max_steps=8)
 
     def solve(x: Tensor) -> Tensor:
-        return fixed_point(
-            case.f, torch.zeros_like(x), x, (case.y, 0.5), solver=solver, adjoint=Unrolled()
-        ).value
+        return fixed_point(case.f, torch.zeros_like(x), x, (case.y, 0.5), solver=solver, adjoint=Unrolled()).value
 
     assert torch.autograd.gradgradcheck(solve, (case.x,))
 
 
-@pytest.mark.parametrize(
-    "solver", [Picard(rtol=0, max_steps=3), ReversibleSolver(rtol=0, max_steps=3)], ids=str
-)
+@pytest.mark.parametrize("solver", [Picard(rtol=0, max_steps=3), ReversibleSolver(rtol=0, max_steps=3)], ids=str)
 def test_exact_adjoints_differentiate_the_start(solver):
     start = torch.zeros(2, 3).double().requires_grad_()
     adjoint = Unrolled() if isinstance(solver, Picard) else Reversible()
@@ -229,9 +221,7 @@ def test_exact_adjoints_differentiate_the_start(solver):
 def test_reuse_starts_from_the_inverse_of_the_forward_solve(budget):
     case = Case()
     adjoint = Implicit(solver=tuned(Anderson(), rtol=1e-11, max_steps=budget), reuse=True)
-    found = fixed_point(
-        case.f, case.z0, *case.args, solver=exact(Broyden()), adjoint=adjoint, unconverged="ignore"
-    )
+    found = fixed_point(case.f, case.z0, *case.args, solver=exact(Broyden()), adjoint=adjoint, unconverged="ignore")
     gradients = case.gradients(found.value)
     if budget == 1:
         assert found.backward_stats is not None
@@ -243,9 +233,7 @@ def test_reuse_starts_from_the_inverse_of_the_forward_solve(budget):
 def test_a_map_that_does_not_use_its_state_has_a_gradient(pair):
     solver, adjoint = pair
     x = torch.randn(3, 4).double().requires_grad_()
-    value = fixed_point(
-        lambda z, x: 2 * x, torch.zeros(3, 4).double(), x, solver=exact(solver), adjoint=adjoint
-    ).value
+    value = fixed_point(lambda z, x: 2 * x, torch.zeros(3, 4).double(), x, solver=exact(solver), adjoint=adjoint).value
     wanted = 2 * (1 - (1 - adjoint.damping) ** adjoint.steps) if isinstance(adjoint, Phantom) else 2.0
     torch.testing.assert_close(torch.autograd.grad(value.sum(), x)[0], torch.full((3, 4), wanted).double())
 

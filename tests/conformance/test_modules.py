@@ -33,9 +33,7 @@ class Tanh(Cell):
 
 
 def network(solver, adjoint, **how) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(3, 5), ImplicitModule(Tanh(**how), solver=solver, adjoint=adjoint), nn.Linear(5, 2)
-    )
+    return nn.Sequential(nn.Linear(3, 5), ImplicitModule(Tanh(**how), solver=solver, adjoint=adjoint), nn.Linear(5, 2))
 
 
 def step(net: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -140,9 +138,7 @@ def test_checkpointing_around_it_works(pair):
 def peak_bytes(run) -> int:
     """Returns the most bytes that tensors on the CPU held at once while `run` ran."""
     run()  # what is made once is made now
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     held = peak = 0
     for event in profile.profiler.kineto_results.events():

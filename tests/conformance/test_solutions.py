@@ -141,9 +141,7 @@ def test_one_step_returns_the_start_and_its_residual(solver, rtol):
 @every_solver
 def test_a_map_to_zero_is_finite_however_early_it_stops(solver):
     """‖f(z) − z‖ / ‖f(z)‖ is infinite at the start, which is finite all the same."""
-    found = fixed_point(
-        lambda z: 0 * z, torch.ones(2, 3), solver=tuned(solver, max_steps=1), unconverged="ignore"
-    )
+    found = fixed_point(lambda z: 0 * z, torch.ones(2, 3), solver=tuned(solver, max_steps=1), unconverged="ignore")
     assert found.value.isfinite().all()
 
 
@@ -155,8 +153,7 @@ def test_the_units_of_z_do_not_matter(solver, scale, dtype):
     x, w = (t.to(dtype) for t in problem.args)
     solver = tuned(solver, max_steps=100)
     runs = [
-        fixed_point(lambda z, x: z @ w + x, torch.zeros_like(x), factor * x, solver=solver)
-        for factor in (1, scale)
+        fixed_point(lambda z, x: z @ w + x, torch.zeros_like(x), factor * x, solver=solver) for factor in (1, scale)
     ]
     assert runs[0].stats.num_evals == runs[1].stats.num_evals
     assert torch.equal(runs[0].stats.num_steps, runs[1].stats.num_steps)
@@ -218,9 +215,7 @@ def test_gmres_needs_few_directions_for_symmetric_maps():
     b = torch.randn(2, 40).double()
     rates = torch.linspace(-0.9, 0.9, 40).double()
     runs = [
-        GMRES(rtol=1e-6, memory=memory, max_steps=60).solve(
-            AffineMap(lambda u: rates * u, b), torch.zeros_like(b), b
-        )
+        GMRES(rtol=1e-6, memory=memory, max_steps=60).solve(AffineMap(lambda u: rates * u, b), torch.zeros_like(b), b)
         for memory in (2, 60)
     ]
     assert runs[0].stats.converged.all()
@@ -232,9 +227,7 @@ def test_single_and_double_precision_take_the_same_path(solver):
     problem = linear()
     solver = tuned(solver, rtol=0, max_steps=4)
     runs = [
-        fixed_point(
-            problem.f, problem.z0.to(d), *(a.to(d) for a in problem.args), solver=solver
-        ).value.double()
+        fixed_point(problem.f, problem.z0.to(d), *(a.to(d) for a in problem.args), solver=solver).value.double()
         for d in (torch.float32, torch.float64)
     ]
     assert relative_error(*runs) < 1e-4
