@@ -24,7 +24,7 @@ from deqzoo.benchmark.contenders import Contender, ours, torchdeqs, true_residua
 from deqzoo.benchmark.memory import peak_bytes
 
 RTOLS = (1e-3, 1e-5)
-BUDGET = 300
+BUDGET = 150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,12 +204,13 @@ def main(
     repeats: Annotated[int, typer.Option(help="Interleaved repeats; medians are shown.")] = 9,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     case: Annotated[list[str] | None, typer.Option(help="linear, convolution or transformer; all by default.")] = None,
+    gain: Annotated[float, typer.Option(help="Of the transformer's weights: the larger, the stiffer.")] = 1.7,
     output: Annotated[Path | None, typer.Option(help="Also write all rows to this JSON file.")] = None,
 ) -> None:
     """Solver benchmark: evaluations, true residuals, time and memory on three cells, next to torchdeq and a loop."""
     torch.set_num_threads(threads)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    chosen = [c for c in cases() if not case or c.name in case]
+    chosen = [c for c in cases(gain) if not case or c.name in case]
     rows: list[Row] = []
     with tqdm(desc="solver benchmark", unit=" runs") as progress:
         for one in chosen:

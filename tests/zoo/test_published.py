@@ -1,0 +1,88 @@
+"""Every checkpoint that the zoo publishes keeps what its card says."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import deqzoo
+from deqzoo.benchmark.evaluate import evaluate
+from deqzoo.data import EmbeddedSample, open_data
+from deqzoo.models import entry
+from deqzoo.models.pcdeq import PcDEQ, certificate
+from deqzoo.zoo.manifest import published
+
+ROOT = Path(__file__).parents[2]
+NAMES = deqzoo.list_models(pretrained=True)
+every_checkpoint = pytest.mark.parametrize("name", NAMES)
+
+
+def inputs(name: str, count: int) -> torch.Tensor:
+    """Returns that many embedded images of the model's data set, as it wants them."""
+    data = EmbeddedSample(entry(name).dataset, eval_batch_size=count)
+    return data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)[0][:count]
+
+
+def test_there_is_something_to_test():
+    assert {"pcdeq-mnist", "pcdeq-mnist-linear"} <= set(NAMES)
+
+
+@every_checkpoint
+def test_it_has_a_recipe_and_a_card(name):
+    assert (ROOT / "recipes" / f"{name}.yaml").is_file()
+    card = (ROOT / "model_cards" / f"{name}.md").read_text("utf-8")
+    assert f'deqzoo.load("{name}")' in card
+
+
+@every_checkpoint
+def test_it_is_right_on_the_embedded_sample(name):
+    found = evaluate(deqzoo.load(name), EmbeddedSample(entry(name).dataset))
+    assert found.num_images == 300
+    assert found.converged == 1
+    # 300 images cannot tell the published accuracy from one three points below it.
+    assert found.accuracy >= published(name).results["accuracy"] - 3
+
+
+@every_checkpoint
+def test_a_sample_does_not_depend_on_its_batch(name):
+    model, images = deqzoo.load(name), inputs(name, 64)
+    with torch.no_grad():
+        together = model(images)
+        alone = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+
+
+@every_checkpoint
+def test_one_image_of_nan_harms_no_other(name):
+    model, images = deqzoo.load(name), inputs(name, 8)
+    with torch.no_grad():
+        want = model(images)
+        images[3] = torch.nan
+        model.net.train(False)
+        with pytest.warns(deqzoo.errors.UnconvergedWarning, match="1 of 8 samples met NaN or inf"):
+            found = model(images)
+    assert found[3].isnan().all()
+    rest = [i for i in range(8) if i != 3]
+    torch.testing.assert_close(found[rest], want[rest], rtol=0, atol=1e-5)
+
+
+@every_checkpoint
+def test_its_certificate_holds(name):
+    net = deqzoo.load(name).net
+    if not isinstance(net, PcDEQ):
+        pytest.skip(f"{name} comes without a certificate")
+    proof = certificate(net, inputs(name, 16))
+    assert proof.min_weight >= 0
+    assert ((proof.rate >= 0) & (proof.rate <= 1)).all()
+    assert proof.max_steps.isfinite().all()
+
+
+@every_checkpoint
+def test_the_full_test_set_gives_the_published_accuracy(name):
+    root = os.environ.get("DEQZOO_DATA")
+    if root is None:
+        pytest.skip("DEQZOO_DATA names no folder with the full data sets")
+    found = evaluate(deqzoo.load(name), open_data(entry(name).dataset, root=root))
+    assert found.accuracy == pytest.approx(published(name).results["accuracy"], abs=0.011)
+    assert found.converged == 1
