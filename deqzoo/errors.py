@@ -3,6 +3,8 @@
 A message has three parts: what was found, the rule it breaks, and what to do next.
 """
 
+from collections.abc import Iterable
+
 
 class DeqzooError(Exception):
     """Base class: `except DeqzooError` catches everything that deqzoo raises on purpose."""
@@ -38,3 +40,10 @@ class UnconvergedWarning(UserWarning):
 
 class DivergedError(DeqzooError, ArithmeticError):
     """Training whose loss became NaN or infinite."""
+
+
+def listed(names: Iterable[str], most: int) -> str:
+    """Returns the first `most` names for a message, and how many there are beyond: "a, b and 3 more"."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"

@@ -26,9 +26,7 @@ def test_defaults_solve_and_differentiate():
     x = torch.randn(3, 4, requires_grad=True)
     found = fixed_point(half, torch.zeros(3, 4), x)
     torch.testing.assert_close(found.value, 2 * x, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(
-        torch.autograd.grad(found.value.sum(), x)[0], torch.full((3, 4), 2.0), rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(torch.autograd.grad(found.value.sum(), x)[0], torch.full((3, 4), 2.0), rtol=1e-3, atol=0)
     assert found.stats.converged.all()
     assert found.state is None
 
@@ -141,9 +139,7 @@ def test_nests_come_back_as_they_went_in():
     found = fixed_point(lambda z: (0.5 * z[0] + 1, (0.5 * z[1][0] + 2, 0.5 * z[1][1] + 3)), z0)
     assert isinstance(found.value, tuple)
     assert isinstance(found.value[1], tuple)
-    for leaf, start, wanted in zip(
-        (found.value[0], *found.value[1]), (z0[0], *z0[1]), (2, 4, 6), strict=True
-    ):
+    for leaf, start, wanted in zip((found.value[0], *found.value[1]), (z0[0], *z0[1]), (2, 4, 6), strict=True):
         torch.testing.assert_close(leaf, torch.full_like(start, wanted), rtol=1e-3, atol=0)
 
 
@@ -197,9 +193,7 @@ def test_errors_of_the_map_come_through_unchanged():
             fixed_point(f, torch.zeros(2, 3), solver=solver)
 
 
-@pytest.mark.parametrize(
-    "adjoint", [Implicit(), Phantom(), OneStep(), Unrolled()], ids=lambda a: type(a).__name__
-)
+@pytest.mark.parametrize("adjoint", [Implicit(), Phantom(), OneStep(), Unrolled()], ids=lambda a: type(a).__name__)
 def test_statistics_carry_no_graph(adjoint):
     x = torch.randn(2, 3, requires_grad=True)
     stats = fixed_point(half, torch.zeros(2, 3), x, solver=Picard(), adjoint=adjoint).stats

@@ -57,9 +57,7 @@ def test_rows_are_samples(nest, dtype):
     for i in range(3):
         alone = build_rows(state, i)
         assert torch.equal(Layout(state).ravel(state)[i : i + 1], matrix[i : i + 1])
-        assert sorted(matrix[i].tolist()) == sorted(
-            torch.cat([leaf.flatten() for leaf in leaves(alone)]).tolist()
-        )
+        assert sorted(matrix[i].tolist()) == sorted(torch.cat([leaf.flatten() for leaf in leaves(alone)]).tolist())
 
 
 def build_rows(state, i: int):

@@ -28,7 +28,6 @@ class Certification:
         steps_p95: bound on iterations from zero that holds for 95 % of the images; None for no bound.
         steps_max: bound that holds for all of them.
         min_weight: the smallest entry of all W.
-
     """
 
     data: str
@@ -64,7 +63,6 @@ def certify(
 
     Raises:
         DeqzooError: if the model has no certificate.
-
     """
     net: Any = model.net
     if not has_certificate(net):

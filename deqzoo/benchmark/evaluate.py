@@ -49,7 +49,6 @@ class Evaluation:
         max_steps: budget of each.
         rtol: tolerance of each.
         torch_version: that it ran with.
-
     """
 
     data: str
@@ -106,7 +105,6 @@ def evaluate(
     Raises:
         DataError: if the data cannot be read, or has other labels than the model.
         StructureError: if the images have another size or other channels.
-
     """
     device = torch.device(device)
     net: Any = model.net

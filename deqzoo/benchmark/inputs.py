@@ -14,7 +14,6 @@ def input_spec(net: Any) -> InputSpec:
 
     Raises:
         StructureError: if the network carries no description.
-
     """
     cfg = getattr(net, "pretrained_cfg", None)
     if not cfg:

@@ -58,7 +58,6 @@ def package(
     Raises:
         WeightsError: if the checkpoint is damaged or does not fit its model.
         DataError: if the data cannot be read.
-
     """
     source = read_checkpoint(checkpoint)
     name = entry(name or source.name).name

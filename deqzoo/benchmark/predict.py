@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deqzoo.benchmark.inputs import input_spec, prepared
 from deqzoo.benchmark.tally import worst_status
-from deqzoo.data import EmbeddedSample, read_image
+from deqzoo.data import EmbeddedSample, open_image
 from deqzoo.errors import UnconvergedWarning
 from deqzoo.nn import observe_equilibria
 from deqzoo.solution import Status
@@ -28,7 +28,6 @@ class Prediction:
         evals: evaluations of f, summed over equilibria; None for models without any.
         residual: the worst relative residual, likewise.
         status: how the worst solve ended, likewise.
-
     """
 
     labels: tuple[str, ...]
@@ -54,22 +53,20 @@ def predict_files(model: nn.Module, paths: Sequence[Path], *, top_k: int = 5) ->
 
     Raises:
         DataError: naming the first file that is missing or no image.
-
     """
-    spec = input_spec(model.net)
-    images = [read_image(path, spec) for path in paths]
-    return list(zip(map(str, paths), _predict_raw(model, torch.stack(images), top_k), strict=True))
+    net: Any = model
+    images = torch.stack([net.transform(open_image(path)) for path in paths])
+    return list(zip(map(str, paths), predict(model, images.to(_device(model)), top_k=top_k), strict=True))
 
 
 def predict_sample(model: nn.Module, count: int, *, top_k: int = 5) -> list[tuple[str, Prediction]]:
-    """Returns (what it is, prediction) for the first images of the embedded sample of the model's data "
-    "set.
-    """
+    """Returns (what it is, prediction) for the first images of the embedded sample of the model's data set."""
     spec = input_spec(model.net)
     images = EmbeddedSample(spec.dataset).image_set("test")
     images = images.select(torch.arange(min(count, len(images))))
+    inputs = prepared(images.images.to(_device(model)), spec)
     names = [f"image {i} (a {spec.label_names[label]})" for i, label in enumerate(images.labels.tolist())]
-    return list(zip(names, _predict_raw(model, images.images, top_k), strict=True))
+    return list(zip(names, predict(model, inputs, top_k=top_k), strict=True))
 
 
 def predict(model: nn.Module, images: Tensor, *, top_k: int = 5) -> list[Prediction]:
@@ -82,7 +79,6 @@ def predict(model: nn.Module, images: Tensor, *, top_k: int = 5) -> list[Predict
 
     Raises:
         StructureError: if the images have another size or other channels than the model's.
-
     """
     net: Any = model.net
     names = input_spec(net).label_names
@@ -108,9 +104,8 @@ def predict(model: nn.Module, images: Tensor, *, top_k: int = 5) -> list[Predict
     ]
 
 
-def _predict_raw(model: nn.Module, images: Tensor, top_k: int) -> list[Prediction]:
-    device = next(model.parameters()).device
-    return predict(model, prepared(images.to(device), input_spec(model.net)), top_k=top_k)
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _names(names: Sequence[str], classes: Sequence[int]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics.functional.classification import binary_calibration_error
 
 from deqzoo.nn import Observed
 from deqzoo.solution import Status
@@ -19,7 +20,6 @@ class Tally:
 
     Args:
         num_classes: logits of the model.
-
     """
 
     def __init__(self, *, num_classes: int) -> None:
@@ -57,7 +57,7 @@ class Tally:
             "accuracy_low": 100 * low,
             "accuracy_high": 100 * high,
             "loss": _number(torch.cat(self._loss).mean()),
-            "calibration_error": _number(calibration_error(confidence, correct)),
+            "calibration_error": _calibration_error(confidence, correct),
             **self._solves(),
         }
 
@@ -100,20 +100,11 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
 
 
-def calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:
-    """Returns the expected calibration error, over 15 bins of equal width that include their upper ends.
-
-    Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks", ICML 2017.
-
-    Args:
-        confidence: (N,) in [0, 1].
-        correct: (N,) bool.
-
-    """
-    edges = torch.linspace(0, 1, _NUM_BINS + 1, dtype=confidence.dtype, device=confidence.device)
-    bins = (torch.bucketize(confidence, edges) - 1).clamp(0, _NUM_BINS - 1)
-    gaps = torch.zeros_like(edges[1:]).index_add(0, bins, confidence - correct.to(confidence.dtype))
-    return gaps.abs().sum() / len(confidence)
+def _calibration_error(confidence: Tensor, correct: Tensor) -> float | None:
+    """Returns the expected calibration error of confidences (N,), None if one of them is not finite."""
+    if not bool(confidence.isfinite().all()):
+        return None
+    return float(binary_calibration_error(confidence, correct.long(), n_bins=_NUM_BINS))
 
 
 def _number(value: Tensor) -> float | None:

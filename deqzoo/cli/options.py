@@ -28,9 +28,7 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one object 
 
 
 def chosen_device(name: str) -> str:
-    """Returns the name of a device that torch can use; exits with usage code 2 if there is none of that "
-    "name.
-    """
+    """Returns the name of a device that torch can use; exits with usage code 2 if there is none of that name."""
     import torch
 
     if name == "auto":

@@ -17,7 +17,6 @@ from deqzoo.errors import DataError, DeqzooError, WeightsError
 from deqzoo.tasks import RandomState
 
 VERBS = ("fit", "validate", "test")
-_log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> None:
@@ -25,18 +24,18 @@ def main(argv: list[str]) -> None:
 
     A run lives in runs/<name of the first recipe>/ unless --trainer.default_root_dir says otherwise:
     last.ckpt after every epoch, best.ckpt where there is validation, the config.yaml that would repeat it,
-    and for each command version_<n>/metrics.csv. `--ckpt_path last` resumes, or evaluates, the last epoch.
+    and for each command version_<n>/metrics.csv. `--ckpt_path last` resumes, or evaluates, the last epoch. Without it,
+    `fit` refuses a folder that holds a run.
 
     Raises:
         SystemExit: with a message about the arguments, if they are wrong.
         DeqzooError: for what goes wrong later.
-
     """
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(_is_no_advert)
     try:
         with warnings.catch_warnings():
-            # A run folder is there to be resumed from; before_fit says what matters.
+            # A run folder is there to be resumed from; before_fit guards what is in it.
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             if argv[:1] != ["fit"]:  # nothing is saved there, wherever the checkpoint is from
                 warnings.filterwarnings("ignore", "The dirpath has changed from")
@@ -95,11 +94,17 @@ class TrainingCLI(LightningCLI):
         if wanted["logger"] in (None, True):
             kwargs.setdefault("logger", CSVLogger(folder, name=""))
         callbacks: list[Any] = [RandomState()]
-        if wanted["enable_checkpointing"] is not False and not wanted["fast_dev_run"]:
+        if self._saves:
             # In this order, so that last.ckpt knows of the best.
             callbacks += [BestCheckpoint(folder), last_checkpoint(folder)]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         return super().instantiate_trainer(**kwargs)
+
+    @property
+    def _saves(self) -> bool:
+        """Whether training writes checkpoints."""
+        wanted = self._get(self.config_init, "trainer")
+        return wanted["enable_checkpointing"] is not False and not wanted["fast_dev_run"]
 
     @property
     def run_folder(self) -> Path:
@@ -111,11 +116,14 @@ class TrainingCLI(LightningCLI):
         return Path("runs") / (Path(str(recipes[0])).stem if recipes else "unnamed")
 
     def before_fit(self) -> None:
-        """Says what happens to an earlier run in this folder."""
+        """Refuses to write over an earlier run."""
         self._require_checkpoint(may_start_anew=True)
         last = self.run_folder / "last.ckpt"
-        if self._get(self.config, "ckpt_path") is None and last.is_file():
-            _log.warning("%s is of an earlier run, which this one replaces. `--ckpt_path last` would resume it.", last)
+        if self._saves and self._get(self.config, "ckpt_path") is None and last.is_file():
+            raise WeightsError(
+                f"{last.absolute()} is of an earlier run. A fresh run would write over it: resume it with `--ckpt_path "
+                f"last`, choose another folder with `--trainer.default_root_dir`, or remove {last.parent} first."
+            )
 
     def before_validate(self) -> None:
         """Refuses to evaluate a checkpoint that is not there."""

@@ -26,7 +26,6 @@ class Augmentation(ABC):
         Args:
             images: (B, C, H, W) floating, in [0, 1].
             generator: on the device of the images.
-
         """
 
 
@@ -47,7 +46,6 @@ class RandomShift(Augmentation):
     Attributes:
         pixels: most pixels along each axis.
         padding: what comes in: "zeros", or the image mirrored at its edge ("reflect").
-
     """
 
     pixels: int
@@ -73,7 +71,6 @@ class RandomFlip(Augmentation):
 
     Attributes:
         p: probability for each image.
-
     """
 
     p: float = 0.5
@@ -97,7 +94,6 @@ class RandomAffine(Augmentation):
         translate: pixels along each axis.
         scale: s draws a zoom between 1 − s and 1 + s.
         shear: degrees, horizontal.
-
     """
 
     degrees: float = 0.0
@@ -138,7 +134,6 @@ class ElasticDeform(Augmentation):
     Attributes:
         alpha: α, root mean square of the displacement along each axis, in pixels.
         sigma: σ in pixels; small values tear an image, large ones only move it.
-
     """
 
     alpha: float = 1.0
@@ -177,7 +172,6 @@ class Cutout(Augmentation):
     Attributes:
         size: edge of the square in pixels.
         p: probability for each image.
-
     """
 
     size: int

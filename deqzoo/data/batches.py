@@ -22,7 +22,6 @@ class Batch(NamedTuple):
         images: (B, C, H, W) uint8.
         labels: (B,) int64.
         key: seeds the augmentation; None means that the batch is not augmented.
-
     """
 
     images: Tensor
@@ -56,7 +55,6 @@ class TrainBatches:
 
     Raises:
         DataError: if there are too few images for one batch.
-
     """
 
     def __init__(
@@ -145,7 +143,6 @@ class EvalBatches:
 
     Raises:
         DataError: if there are fewer images than processes need.
-
     """
 
     def __init__(self, data: ImageSet, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:

@@ -36,7 +36,6 @@ def open_data(
 
     Raises:
         DataError: if it is neither, with the nearest name.
-
     """
     text = str(name_or_path)
     known = {_plain(name): data for name, data in DATASETS.items()}

@@ -37,7 +37,6 @@ class EmbeddedSample(ImageData):
 
     Raises:
         DataError: if there is no sample of that name.
-
     """
 
     def __init__(self, name: str, **options: Unpack[ImageOptions]) -> None:
@@ -55,7 +54,6 @@ class EmbeddedSample(ImageData):
 
         Raises:
             DataError: if training images are asked for.
-
         """
         name = self.spec.dataset
         if split == "train":

@@ -51,7 +51,6 @@ class ImageData(LightningDataModule, ABC):
 
     Raises:
         ValueError: for a batch size below 1 or a negative `val_size`.
-
     """
 
     def __init__(
@@ -88,7 +87,6 @@ class ImageData(LightningDataModule, ABC):
 
         Raises:
             DataError: if it is missing or unreadable.
-
         """
 
     @property
@@ -101,7 +99,6 @@ class ImageData(LightningDataModule, ABC):
 
         Raises:
             DataError: if the split is missing or unreadable, or "val" is asked for with `val_size=0`.
-
         """
         if split not in self._sets:
             self._sets.update(self._load(split))

@@ -1,19 +1,16 @@
 """Images in folders named after their classes."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Unpack
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
 from tqdm import tqdm
 
 from deqzoo.data.image_data import ImageData, ImageOptions, Split
 from deqzoo.data.image_set import ImageSet
-from deqzoo.errors import DataError
+from deqzoo.data.pictures import read_image
+from deqzoo.errors import DataError, listed
 from deqzoo.models.input_spec import INPUT_SPECS, InputSpec
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -40,7 +37,6 @@ class ImageFolder(ImageData):
 
     Raises:
         DataError: for missing or empty folders, damaged images, or classes that training does not know.
-
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class ImageFolder(ImageData):
         if unknown:
             raise DataError(
                 f"{folder / unknown[0]} is a class that training does not know: it knows "
-                f"{_some(spec.label_names)}. Labels are the same in every split: rename or remove the "
+                f"{listed(spec.label_names, 12)}. Labels are the same in every split: rename or remove the "
                 "folder."
             )
         files = [(path, spec.label_names.index(name)) for name in classes for path in _images(folder / name)]
@@ -93,33 +89,11 @@ class ImageFolder(ImageData):
         return ImageSet(images=images, labels=labels)
 
 
-def read_image(path: Path, spec: InputSpec) -> Tensor:
-    """Returns a file's image as uint8 (C, H, W) in the channels and size of `spec`.
-
-    Raises:
-        DataError: if the file is no image, damaged, or has more than 8 bits per channel.
-
-    """
-    height, width = spec.size
-    try:
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
-                raise DataError(
-                    f"{path} has pixels of mode {file.mode!r}. Images have 8 bits per channel: convert the file."
-                )
-            image = file.convert("L" if spec.channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} could not be decoded: {error}. Every image file must be complete: replace or remove it."
-        ) from error
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).view(height, width, spec.channels).permute(2, 0, 1)
-
-
 def _spec(root: Path, like: str | None, size: int | None) -> InputSpec:
     if like is not None and like not in INPUT_SPECS:
-        raise DataError(f"like = {like!r} is no data set whose images are specified. Use one of {_some(INPUT_SPECS)}.")
+        raise DataError(
+            f"like = {like!r} is no data set whose images are specified. Use one of {listed(INPUT_SPECS, 12)}."
+        )
     source = next((root / name for name in ("train", "test", "val") if (root / name).is_dir()), None)
     if source is None:
         found = f"no train, test or val in {root}" if root.is_dir() else f"no folder {root.absolute()}"
@@ -155,7 +129,7 @@ def _label_names(source: Path, spec: InputSpec) -> tuple[str, ...]:
         raise DataError(
             f"{source / strange[0]} is no class of {spec.dataset}, but other folders beside it are. Either "
             "all are, in its order of labels, or none: rename the folder to one of "
-            f"{_some(spec.label_names)}."
+            f"{listed(spec.label_names, 12)}."
         )
     return spec.label_names
 
@@ -183,12 +157,7 @@ def _images(folder: Path) -> list[Path]:
     )
     if not paths:
         raise DataError(
-            f"{folder} holds no images. Every class needs at least one {_some(sorted(SUFFIXES))} file: add "
+            f"{folder} holds no images. Every class needs at least one {listed(sorted(SUFFIXES), 12)} file: add "
             "some or remove the folder."
         )
     return paths
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

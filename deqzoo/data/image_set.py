@@ -19,7 +19,6 @@ class ImageSet:
 
     Raises:
         DataError: if there are no images, or not as many labels as images.
-
     """
 
     images: Tensor
@@ -55,7 +54,6 @@ def split_by_class(labels: Tensor, num_second: int, seed: int) -> tuple[Tensor, 
         labels: (N,) int64.
         num_second: images in the second part.
         seed: of the shuffle that chooses which images of a class go.
-
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     counts = torch.bincount(labels)

@@ -22,7 +22,6 @@ class TorchvisionData(ImageData):
         root: the folder that holds the one named in `layout`.
         download: fetch what is missing. Otherwise nothing touches the network.
         **options: of `ImageData`.
-
     """
 
     dataset: ClassVar[str]

@@ -1,6 +1,6 @@
 """Architectures, one file each, and the names of their configurations."""
 
-from deqzoo.models import pcdeq
+from deqzoo.models import mdeq, pcdeq
 from deqzoo.models.input_spec import INPUT_SPECS, InputSpec
 from deqzoo.models.registry import ModelEntry, Runtime, canonical, entries, entry, register
 
@@ -12,6 +12,7 @@ __all__ = [
     "canonical",
     "entries",
     "entry",
+    "mdeq",
     "pcdeq",
     "register",
 ]

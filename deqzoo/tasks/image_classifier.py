@@ -1,9 +1,10 @@
 """Image classification."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.data.mixup import Mixup
@@ -18,12 +19,23 @@ from deqzoo.errors import DeqzooError, DivergedError, StructureError
 from deqzoo.nn import observe_equilibria
 from deqzoo.nn.observe import Observed
 from deqzoo.tasks.image_transform import ImageTransform
+from deqzoo.tasks.on_its_way import OnItsWay
 from deqzoo.tasks.param_groups import weight_decay_groups
 from deqzoo.tasks.schedules import Schedule
 from deqzoo.tasks.solver_report import backward_figures, find_nonfinite, forward_figures
 
-Batch: TypeAlias = tuple[Tensor, Tensor]
+LabelledImages: TypeAlias = tuple[Tensor, Tensor]
 """Normalised images (B, C, H, W) and int64 labels (B,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What one training batch leaves to be looked at after its backward pass."""
+
+    index: int
+    images: Tensor
+    seen: Observed
+    loss: OnItsWay
 
 
 class ImageClassifier(LightningModule):
@@ -44,7 +56,6 @@ class ImageClassifier(LightningModule):
             (timm's "batch" mode); with mixup and cutmix both on, every batch gets one of the two, at even
             odds. A batch with an odd number of images is left unmixed.
         cutmix: α of cutmix, 0 for none.
-
     """
 
     def __init__(
@@ -70,7 +81,7 @@ class ImageClassifier(LightningModule):
         self.mixup = mixup
         self.cutmix = cutmix
         self._mix: Mixup | None = None
-        self._seen: Observed | None = None
+        self._step: _Step | None = None
 
     @property
     def transform(self) -> ImageTransform:
@@ -78,7 +89,6 @@ class ImageClassifier(LightningModule):
 
         Raises:
             StructureError: if that is missing or incomplete.
-
         """
         try:
             cfg: Any = self.net.pretrained_cfg
@@ -95,7 +105,6 @@ class ImageClassifier(LightningModule):
 
         Raises:
             StructureError: if the network gives features instead of logits.
-
         """
         classes: int = self.net.num_classes  # pyright: ignore[reportAssignmentType]
         if classes < 2:
@@ -113,13 +122,8 @@ class ImageClassifier(LightningModule):
         if not self.training:
             self.train()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns the mean loss of a batch.
-
-        Raises:
-            DivergedError: if it is NaN or infinite.
-
-        """
+    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        """Returns the mean loss of a batch."""
         images, labels = batch
         targets = labels
         if self._mix is not None and len(images) % 2 == 0:
@@ -127,35 +131,39 @@ class ImageClassifier(LightningModule):
         with observe_equilibria(self.net) as seen:
             logits = self.net(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"The loss of batch {batch_idx} in epoch {self.current_epoch} (step {self.global_step}) is "
-                f"{loss.item()}, and training on would spread it to all weights. "
-                f"{find_nonfinite(self.net, images, seen)} Mend the images if it is them; else lower the "
-                "learning rate or clip gradients (--trainer.gradient_clip_val 1). --ckpt_path last resumes."
-            )
+        self._step = _Step(index=batch_idx, images=images, seen=seen, loss=OnItsWay(loss))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         if targets is labels:
             hits = (logits.detach().argmax(1) == labels).float().mean()
             self.log("train/top1", hits, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
-        self._seen = seen if self._logs_this_step else None
         return loss
 
     def on_after_backward(self) -> None:
-        """Logs what the solves of this step cost, now that the backward ones have run too."""
-        if self._seen is None:
-            return
-        seen, self._seen = self._seen, None
-        figures = {f"train/{key}": value for key, value in forward_figures(seen).items()}
-        figures |= {f"train/backward_{key}": value for key, value in backward_figures(seen).items()}
-        self.log_dict(figures)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        """Looks at the loss before the weights are changed, and logs what the solves cost, the backward ones too.
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        Raises:
+            DivergedError: if the loss is NaN or infinite.
+        """
+        step, self._step = self._step, None
+        assert step is not None
+        loss = step.loss.read()
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"The loss of batch {step.index} in epoch {self.current_epoch} (step {self.global_step}) is "
+                f"{loss}, and training on would spread it to all weights. "
+                f"{find_nonfinite(self.net, step.images, step.seen)} Mend the images if it is them; else lower the "
+                "learning rate or clip gradients (--trainer.gradient_clip_val 1). --ckpt_path last resumes."
+            )
+        if self._logs_this_step:
+            self._log_figures("train/", forward_figures(step.seen))
+            self._log_figures("train/backward_", backward_figures(step.seen))
+            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
         """Adds a batch to the validation metrics."""
         self._evaluate(batch, self.val_metrics, "val/")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: LabelledImages, batch_idx: int) -> None:
         """Adds a batch to the test metrics."""
         self._evaluate(batch, self.test_metrics, "test/")
 
@@ -164,7 +172,6 @@ class ImageClassifier(LightningModule):
 
         Raises:
             DeqzooError: if there is a schedule and the trainer has no end.
-
         """
         optimizer = self.make_optimizer(weight_decay_groups(self.net))
         if self.schedule is None:
@@ -185,17 +192,21 @@ class ImageClassifier(LightningModule):
         interval: Any = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         return interval > 0 and (self.global_step + 1) % interval == 0
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection, prefix: str) -> None:
+    def _evaluate(self, batch: LabelledImages, metrics: MetricCollection, prefix: str) -> None:
         images, labels = batch
         with observe_equilibria(self.net) as seen:
             logits = self.net(images)
         # Probabilities: torchmetrics takes logits that happen to lie in [0, 1] for such.
         metrics.update(logits.float().softmax(-1), labels)
         figures = {"loss": F.cross_entropy(logits, labels), **forward_figures(seen)}
-        for key, value in figures.items():
-            over_batches = "max" if key.endswith("_max") else "mean"
-            self.log(prefix + key, value, reduce_fx=over_batches, batch_size=len(images), sync_dist=True)
+        self._log_figures(prefix, figures, batch_size=len(images))
         self.log_dict(dict(metrics.items()), batch_size=len(images))
+
+    def _log_figures(self, prefix: str, figures: Mapping[str, Tensor], *, batch_size: int | None = None) -> None:
+        """Logs figures of a batch, over all processes and, in evaluation, batches."""
+        for key, value in figures.items():
+            reduction = "max" if key.endswith("_max") else "mean"
+            self.log(prefix + key, value, reduce_fx=reduction, batch_size=batch_size, sync_dist=True)
 
 
 def _metrics(num_classes: int, prefix: str) -> MetricCollection:

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from deqzoo.errors import DataError, StructureError
+from deqzoo.data import normalise, to_float, to_pixels
+from deqzoo.errors import StructureError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +20,6 @@ class ImageTransform:
         size: height and width.
         mean: of each channel, for pixels in [0, 1]. One channel makes grey images, three RGB.
         std: likewise.
-
     """
 
     size: tuple[int, int]
@@ -34,7 +32,6 @@ class ImageTransform:
 
         Raises:
             StructureError: if it does not describe one.
-
         """
         missing = [key for key in ("input_size", "mean", "std") if key not in cfg]
         if missing:
@@ -57,16 +54,6 @@ class ImageTransform:
 
         Raises:
             DataError: for pixels of more than 8 bits, whose range is not known.
-
         """
-        if image.mode.startswith(("I", "F")):
-            raise DataError(
-                f"Found an image with pixels of mode {image.mode!r}. Images have 8 bits per channel: convert it first."
-            )
-        height, width = self.size
-        image = image.convert("L" if len(self.mean) == 1 else "RGB")
-        if image.size != (width, height):
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(image)).view(height, width, -1).permute(2, 0, 1).float() / 255
-        mean, std = pixels.new_tensor(self.mean), pixels.new_tensor(self.std)
-        return ((pixels - mean[:, None, None]) / std[:, None, None]).contiguous()
+        pixels = to_pixels(image, channels=len(self.mean), size=self.size)
+        return normalise(to_float(pixels[None]), self.mean, self.std)[0]

@@ -31,7 +31,6 @@ class WarmupCosine(Schedule):
     Attributes:
         warmup: share of the run that the rise takes, in [0, 1).
         final: factor at the end, in [0, 1].
-
     """
 
     warmup: float = 0.05

@@ -1,39 +1,32 @@
 """What the solves of a network cost and how they ended, in numbers to log and words to raise."""
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor, nn
 
+from deqzoo.errors import listed
 from deqzoo.nn import Observed
-from deqzoo.solution import Stats, Status
+from deqzoo.solution import Solution, Status
 
 
 def forward_figures(seen: Observed) -> dict[str, Tensor]:
-    """Returns figures of all forward solves, as scalars on their device; empty if there were none."""
-    return _figures([solution.stats for _, solution in seen.solutions])
-
-
-def backward_figures(seen: Observed) -> dict[str, Tensor]:
-    """Returns figures of the latest backward solves, as scalars on their device; empty if there were none."""
-    return _figures([s.backward_stats for _, s in seen.solutions if s.backward_stats is not None])
-
-
-def _figures(solves: Sequence[Stats]) -> dict[str, Tensor]:
-    """Returns three figures of solves of the same samples.
+    """Returns figures of all forward solves, as scalars on their device; empty if there were none.
 
     They are the mean over samples of the evaluations in all solves, the share of samples of which all solves
     converged, and the worst residual.
     """
-    if not solves:
+    if not seen.solutions:
         return {}
-    steps = torch.stack([stats.num_steps for stats in solves]).sum(0)
-    converged = torch.stack([stats.converged for stats in solves]).all(0)
     return {
-        "evals_mean": steps.float().mean(),
-        "converged": converged.float().mean(),
-        "residual_max": torch.stack([stats.residual for stats in solves]).amax(),
+        "evals_mean": seen.num_steps.float().mean(),
+        "converged": seen.converged.float().mean(),
+        "residual_max": seen.residual.amax(),
     }
+
+
+def backward_figures(seen: Observed) -> dict[str, Tensor]:
+    """Returns the same figures of the latest backward solves."""
+    solves = [(name, s.value, s.backward_stats) for name, s in seen.solutions]
+    backward = [(name, Solution(value=value, stats=stats)) for name, value, stats in solves if stats is not None]
+    return forward_figures(Observed(backward))
 
 
 def find_nonfinite(net: nn.Module, images: Tensor, seen: Observed) -> str:
@@ -48,12 +41,7 @@ def find_nonfinite(net: nn.Module, images: Tensor, seen: Observed) -> str:
     return " ".join(
         (
             f"Images with NaN or inf: {bad_images} of {len(images)}.",
-            f"Weights: {_some(weights)}.",
-            f"Solves: {_some(solves)}.",
+            f"Weights: {listed(weights, 5)}.",
+            f"Solves: {listed(solves, 5)}.",
         )
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more if names else "none"

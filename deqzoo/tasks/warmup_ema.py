@@ -23,7 +23,6 @@ class WarmupEMA(WeightAveraging):
 
     Args:
         decay: d once t is large, in [0, 1).
-
     """
 
     def __init__(self, decay: float = 0.999) -> None:

@@ -1,6 +1,4 @@
-"""Names -> networks with weights: what is there, where its weights lie, and whether they are what was "
-"published.
-"""
+"""Names -> networks with weights: what is there, where its weights lie, and whether they are as published."""
 
 from deqzoo.zoo.listing import Description, describe, list_models
 from deqzoo.zoo.loading import create_model, load

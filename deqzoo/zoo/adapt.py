@@ -14,7 +14,6 @@ def adapted_channels(tensors: Mapping[str, Tensor], old: Any, new: Any) -> dict[
 
     Raises:
         WeightsError: if the first layer's weight cannot be found under its own name.
-
     """
     key = f"{first_layer(old)}.weight"
     if key not in tensors:
@@ -35,7 +34,6 @@ def adapt_channels(weight: Tensor, old: int, new: int) -> Tensor:
         weight: (O, old, …) of a convolution or (O, old · H · W) of a matrix.
         old: channels it has.
         new: channels it shall have.
-
     """
     split = weight.float().reshape(weight.shape[0], old, -1)
     tiled = split[:, [i % old for i in range(new)]] * (old / new)

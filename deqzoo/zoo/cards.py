@@ -24,7 +24,6 @@ class Provenance:
         log: file of the training log, relative to the card.
         recipe: file of the configuration, relative to the card.
         half: whether they are stored in float16.
-
     """
 
     epochs: int
@@ -50,7 +49,6 @@ def render_card(
         evaluation: figures of the stored weights on the test set, as `Evaluation.as_dict` gives them.
         certificate: figures of `certify`, None for models without a certificate.
         provenance: how they were made.
-
     """
     parts = [
         f"---\n{_metadata(entry, evaluation)}---",

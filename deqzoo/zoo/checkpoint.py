@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deqzoo.errors import WeightsError
 from deqzoo.zoo.run_log import RUN_CONFIG, RunLog, read_run
+from deqzoo.zoo.weights_config import IN_CHANS, NUM_CLASSES, checked, is_in_chans, is_num_classes
 
 _NET = "net."  # what tasks call their network
 
@@ -27,7 +28,6 @@ class Checkpoint:
         epochs: epochs that were completed.
         steps: optimiser steps that were taken.
         log: what the run wrote down.
-
     """
 
     name: str
@@ -44,7 +44,6 @@ def find_checkpoint(folder: Path) -> Path:
 
     Raises:
         WeightsError: if there is none, or it is not clear which one is meant.
-
     """
     found = sorted(folder.rglob("*.ckpt"))
     last = [path for path in found if path.name == "last.ckpt"]
@@ -68,7 +67,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         WeightsError: if it is damaged, holds more than data, or does not say whose weights it has.
-
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -77,15 +75,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path} could not be read as plain data: {str(error).splitlines()[0]}. Checkpoints that hold "
             "objects could run code and are refused: save hyperparameters as plain values."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # what a damaged pickle raises is not specified
         raise WeightsError(
             f"{path} is no complete checkpoint "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). It was cut short or is "
             "another kind of file: copy it again, or take an earlier one."
         ) from error
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    tensors = {k.removeprefix(_NET): v for k, v in (state or {}).items() if k.startswith(_NET)}
-    if not tensors:
+    origin, content = str(path), content if isinstance(content, dict) else {}
+    state = content.get("state_dict")
+    named = {k: v for k, v in state.items() if str(k).startswith(_NET)} if isinstance(state, dict) else {}
+    tensors = {str(k).removeprefix(_NET): v for k, v in named.items()}
+    if not tensors or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise WeightsError(
             f"{path} has no network in it. A checkpoint of a deqzoo task holds tensors named {_NET}…: is it "
             "from another program?"
@@ -98,20 +98,41 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "names one with deqzoo.create_model. Keep the run's folder together, or load it with "
             "deqzoo.tasks.ImageClassifier.load_from_checkpoint(path, net=deqzoo.create_model(name))."
         )
-    progress = (content.get("loops") or {}).get("fit_loop", {}).get("epoch_progress", {}).get("total", {})
+    sizes = {
+        key: checked(f"The run of {origin}", key, made[key], holds, rule)
+        for key, holds, rule in (("num_classes", is_num_classes, NUM_CLASSES), ("in_chans", is_in_chans, IN_CHANS))
+        if made.get(key) is not None
+    }
+    epoch = checked(origin, "epoch", content.get("epoch", -1), _is_count, "a whole number")
     return Checkpoint(
         name=made["name"],
         tensors=tensors,
-        num_classes=made.get("num_classes"),
-        in_chans=made.get("in_chans"),
-        epochs=progress.get("processed", content.get("epoch", -1) + 1),
-        steps=content.get("global_step", 0),
+        num_classes=sizes.get("num_classes"),
+        in_chans=sizes.get("in_chans"),
+        epochs=checked(origin, "epochs", _completed(content, epoch + 1), _is_count, "a whole number"),
+        steps=checked(origin, "global_step", content.get("global_step", 0), _is_count, "a whole number"),
         log=log,
     )
 
 
-def _creations(node: Any) -> Iterator[dict[str, Any]]:
-    """Yields the arguments of every call of `create_model` in a configuration."""
+def _completed(content: dict[str, Any], default: int) -> Any:
+    """Returns how many epochs Lightning's loops counted; `default` where they are not there."""
+    node: Any = content.get("loops")
+    for key in ("fit_loop", "epoch_progress", "total", "processed"):
+        if not isinstance(node, dict) or key not in node:
+            return default
+        node = node[key]
+    return node
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= -1
+
+
+def _creations(node: Any, depth: int = 8) -> Iterator[dict[str, Any]]:
+    """Yields the arguments of every call of `create_model` in a configuration, which may hold itself."""
+    if not depth:
+        return
     if isinstance(node, dict):
         arguments = node.get("init_args")
         if str(node.get("class_path", "")).endswith("create_model") and isinstance(arguments, dict):
@@ -121,4 +142,4 @@ def _creations(node: Any) -> Iterator[dict[str, Any]]:
         node = list(node.values())
     if isinstance(node, list):
         for part in node:
-            yield from _creations(part)
+            yield from _creations(part, depth - 1)

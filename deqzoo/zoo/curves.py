@@ -13,7 +13,6 @@ def draw_curves(log: RunLog, path: Path) -> bool:
 
     Returns:
         Whether a file was written: not without matplotlib, nor for a run that logged nothing.
-
     """
     loss = log.curve("train/loss")
     if not loss or importlib.util.find_spec("matplotlib") is None:

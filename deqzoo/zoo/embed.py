@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 from deqzoo.errors import WeightsError
-from deqzoo.models import canonical
 from deqzoo.zoo import manifest
-from deqzoo.zoo.layout import CONFIG_FILE, WEIGHTS_FILE, read_config
-from deqzoo.zoo.stored import open_folder
+from deqzoo.zoo.layout import CONFIG_FILE, WEIGHTS_FILE
+from deqzoo.zoo.loading import load
+from deqzoo.zoo.weights_config import read_config
 
 CARD_FILE = "README.md"
 
@@ -21,21 +21,20 @@ def embed(folder: Path, *, cards: Path) -> None:
 
     Raises:
         WeightsError: if the weights are damaged, or there is no such folder of cards.
-
     """
     if not cards.is_dir():
         raise WeightsError(
             f"There is no folder {cards.absolute()}. Weights are embedded into a checkout of deqzoo, which "
             "has model_cards: run this in its root."
         )
-    open_folder(folder)
-    block = read_config(folder)["deqzoo"]
-    name = canonical(block["name"])
+    load(folder)
+    config = read_config(folder)
+    name = config.name
     target = manifest.embedded_folder(name)
     target.mkdir(parents=True, exist_ok=True)
     for file in (WEIGHTS_FILE, CONFIG_FILE):
         shutil.copyfile(folder / file, target / file)
-    record = manifest.Published(source="embedded", results=block["results"], **block["weights"])
+    record = manifest.Published(source="embedded", sha256=config.sha256, size=config.size, results=config.results)
     manifest.register_weights(name, record)
     details = cards / name
     details.mkdir(exist_ok=True)

@@ -30,7 +30,6 @@ def fetch(repo: str, revision: str | None = None) -> Path:
 
     Raises:
         WeightsError: if it does not exist, may not be read, or cannot be reached.
-
     """
     wanted = f"{repo}@{revision}" if revision else repo
     try:

@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from deqzoo.errors import WeightsError
 from deqzoo.models import INPUT_SPECS, ModelEntry
 from deqzoo.nn import ImplicitModule
 from deqzoo.version import __version__
@@ -62,9 +61,7 @@ def fitted_cfg(cfg: dict[str, Any], *, num_classes: int, in_chans: int) -> dict[
 
 
 def first_layer(net: Any) -> str:
-    """Returns the name of the layer that meets the images: the first convolution or matrix but for the "
-    "head.
-    """
+    """Returns the name of the layer that meets the images: the first convolution or matrix but for the head."""
     head = net.get_classifier()
     layers = (name for name, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and m is not head)
     return next(layers)
@@ -76,6 +73,12 @@ def classifier_name(net: Any) -> str:
     return next(name for name, module in net.named_modules() if module is last)
 
 
+def runtime_of(net: nn.Module) -> tuple[list[str], list[str]]:
+    """Returns the solvers and the adjoints of a network's equilibria in words, each once."""
+    equilibria = [module for module in net.modules() if isinstance(module, ImplicitModule)]
+    return sorted({str(module.solver) for module in equilibria}), sorted({str(module.adjoint) for module in equilibria})
+
+
 def build_config(entry: ModelEntry, net: Any, *, results: dict[str, Any], weights: dict[str, Any]) -> dict[str, Any]:
     """Returns the content of config.json.
 
@@ -84,14 +87,15 @@ def build_config(entry: ModelEntry, net: Any, *, results: dict[str, Any], weight
         net: the network, with its `pretrained_cfg`.
         results: measured figures, as an evaluation gives them.
         weights: "sha256" and "size" of the file of weights.
-
     """
-    equilibria = [module for module in net.modules() if isinstance(module, ImplicitModule)]
+    solvers, adjoints = runtime_of(net)
+    cfg = net.pretrained_cfg
     return {
         "architecture": entry.name.replace("-", "_"),
         "num_classes": net.num_classes,
         "num_features": net.num_features,
-        "pretrained_cfg": net.pretrained_cfg,
+        # A head may have been replaced since the network was made.
+        "pretrained_cfg": fitted_cfg(cfg, num_classes=net.num_classes, in_chans=net.in_chans) if cfg else {},
         "deqzoo": {
             "schema_version": SCHEMA_VERSION,
             "library_version": __version__,
@@ -99,44 +103,12 @@ def build_config(entry: ModelEntry, net: Any, *, results: dict[str, Any], weight
             "task": entry.task,
             "dataset": entry.dataset,
             "recipe": entry.recipe,
-            "solver": sorted({str(module.solver) for module in equilibria}),
-            "adjoint": sorted({str(module.adjoint) for module in equilibria}),
+            "solver": solvers,
+            "adjoint": adjoints,
             "weights": weights,
             "results": results,
         },
     }
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the content of the config.json in a folder.
-
-    Raises:
-        WeightsError: if it is missing, damaged, or not of this library.
-
-    """
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise WeightsError(
-            f"{path} could not be read: {error.strerror or error}. A folder of weights has {WEIGHTS_FILE} "
-            f"and {CONFIG_FILE}, as `deqzoo export` writes them: correct the path."
-        ) from error
-    except ValueError as error:
-        raise WeightsError(f"{path} is damaged: {error}. It should be JSON: export or download it again.") from error
-    block = config.get("deqzoo") if isinstance(config, dict) else None
-    if not isinstance(block, dict) or not isinstance(block.get("name"), str):
-        raise WeightsError(
-            f"{path} does not say which model of deqzoo it belongs to. It needs deqzoo.name, as `deqzoo "
-            "export` writes it: if these are weights of another library, load them there."
-        )
-    version = block.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise WeightsError(
-            f"{path} has schema version {version!r}; deqzoo {__version__} reads version {SCHEMA_VERSION}. It "
-            "was written by another version: upgrade deqzoo, or export the weights again."
-        )
-    return config
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

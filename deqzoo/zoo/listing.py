@@ -7,9 +7,8 @@ from typing import Any
 import torch
 
 from deqzoo.models import INPUT_SPECS, canonical, entries, entry
-from deqzoo.nn import ImplicitModule
 from deqzoo.zoo.figures import evaluation_rows
-from deqzoo.zoo.layout import LICENSE
+from deqzoo.zoo.layout import LICENSE, runtime_of
 from deqzoo.zoo.manifest import published
 
 
@@ -20,7 +19,6 @@ def list_models(pattern: str = "*", *, pretrained: bool | None = None, task: str
         pattern: with * and ? as in file names, in any spelling.
         pretrained: only those with (True) or without (False) published weights.
         task: only those for a task, such as "image-classification".
-
     """
     return [
         e.name
@@ -50,7 +48,6 @@ class Description:
         license: of the weights.
         data_license: of the data set.
         results: measured figures of the weights.
-
     """
 
     name: str
@@ -92,12 +89,11 @@ def describe(name: str) -> Description:
 
     Raises:
         UnknownModelError: if there is no such name.
-
     """
     found = entry(name)
     with torch.random.fork_rng(devices=[]):
         net: Any = found.build()
-    equilibria = [module for module in net.modules() if isinstance(module, ImplicitModule)]
+    solvers, adjoints = runtime_of(net)
     spec, record = INPUT_SPECS.get(found.dataset), published(found.name)
     return Description(
         name=found.name,
@@ -107,8 +103,8 @@ def describe(name: str) -> Description:
         inputs=f"{spec.channels}x{spec.size[0]}x{spec.size[1]} images" if spec else "see the model's documentation",
         outputs=f"{net.num_classes} logits" if spec else "see the model's documentation",
         num_parameters=sum(p.numel() for p in net.parameters()),
-        solver=tuple(sorted({str(module.solver) for module in equilibria})),
-        adjoint=tuple(sorted({str(module.adjoint) for module in equilibria})),
+        solver=tuple(solvers),
+        adjoint=tuple(adjoints),
         recipe=f"recipes/{found.recipe}.yaml" if found.recipe else None,
         pretrained=None
         if record is None

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from deqzoo.adjoints import Adjoint
-from deqzoo.errors import WeightsError
+from deqzoo.errors import UnknownModelError, WeightsError
 from deqzoo.models import entry
 from deqzoo.nn import set_runtime
 from deqzoo.solvers import FixedPointSolver
 from deqzoo.zoo.adapt import adapted_channels, without_head
-from deqzoo.zoo.layout import fitted_cfg, pretrained_cfg
+from deqzoo.zoo.layout import classifier_name, first_layer, fitted_cfg, pretrained_cfg
 from deqzoo.zoo.stored import Stored, open_published, open_stored
 from deqzoo.zoo.tensors import load_tensors
 
@@ -53,7 +53,6 @@ def create_model(
     Raises:
         UnknownModelError: if there is no such name.
         WeightsError: if pretrained weights are wanted and missing, or not as published.
-
     """
     _check_sizes(num_classes, in_chans)
     found = entry(name)
@@ -92,7 +91,6 @@ def load(
     Raises:
         UnknownModelError: if there is no such name.
         WeightsError: if the weights are missing, damaged, changed or of another model.
-
     """
     _check_sizes(num_classes, in_chans)
     stored = open_stored(name_or_path)
@@ -119,24 +117,29 @@ def _built(name: str, num_classes: int | None, in_chans: int | None) -> Any:
 
 def _restored(stored: Stored, num_classes: int | None, in_chans: int | None) -> nn.Module:
     try:
-        # The user's generator is only drawn from for what stays random: a fresh head.
-        with torch.random.fork_rng(devices=[], enabled=num_classes is None):
-            own = _built(stored.name, stored.num_classes, stored.in_chans)
-            net = (
-                own
-                if num_classes is None and in_chans is None
-                else _built(
-                    stored.name,
-                    stored.num_classes if num_classes is None else num_classes,
-                    stored.in_chans if in_chans is None else in_chans,
-                )
-            )
-    except LookupError as error:
+        found = entry(stored.name)
+    except UnknownModelError as error:
         raise WeightsError(
             f"{stored.origin} holds weights of {stored.name!r}, a model that this version does not have: {error}"
         ) from error
+    with torch.random.fork_rng(devices=[]):
+        own = _built(found.name, None, None)
+        claims = stored.num_classes, stored.in_chans
+        if any(claim not in (None, size) for claim, size in zip(claims, (own.num_classes, own.in_chans), strict=True)):
+            _check_claims(stored, own)
+            own = _built(found.name, *claims)
     load_tensors(own, stored.tensors, stored.origin)
     cfg = stored.pretrained_cfg or own.pretrained_cfg
+    _check_size(stored.origin, cfg, own.pretrained_cfg)
+    net = own
+    if num_classes not in (None, own.num_classes) or in_chans not in (None, own.in_chans):
+        # The user's generator is only drawn from for what stays random: a fresh head.
+        with torch.random.fork_rng(devices=[], enabled=num_classes is None):
+            net = _built(
+                found.name,
+                own.num_classes if num_classes is None else num_classes,
+                own.in_chans if in_chans is None else in_chans,
+            )
     if net is own:
         net.pretrained_cfg = cfg
         return net
@@ -158,3 +161,37 @@ def _restored(stored: Stored, num_classes: int | None, in_chans: int | None) -> 
     load_tensors(net, tensors, stored.origin)
     net.pretrained_cfg = fitted_cfg(cfg, num_classes=net.num_classes, in_chans=net.in_chans)
     return net
+
+
+def _check_claims(stored: Stored, net: Any) -> None:
+    """Checks the sizes that weights are said to have against their tensors, before memory is taken for them.
+
+    Args:
+        stored: the weights.
+        net: their network with the sizes of its configuration.
+    """
+    head, first = f"{classifier_name(net)}.weight", f"{first_layer(net)}.weight"
+    usual, shapes = net.state_dict(), {key: tensor.shape for key, tensor in stored.tensors.items()}
+    if stored.num_classes not in (None, 0, net.num_classes) and head in usual:
+        _check_claim(stored, head, shapes.get(head), (stored.num_classes, *usual[head].shape[1:]))
+    if stored.in_chans not in (None, net.in_chans) and first in usual:
+        width, columns, *taps = usual[first].shape
+        _check_claim(stored, first, shapes.get(first), (width, columns * stored.in_chans // net.in_chans, *taps))
+
+
+def _check_claim(stored: Stored, key: str, found: tuple[int, ...] | None, wanted: tuple[int, ...]) -> None:
+    if found is None or tuple(found) != wanted:
+        shape = "missing" if found is None else f"of shape {tuple(found)}"
+        raise WeightsError(
+            f"The weights in {stored.origin} are said to have num_classes={stored.num_classes} and "
+            f"in_chans={stored.in_chans}, but {key} is {shape} and should then be of {wanted}. The "
+            "description belongs to the weights: export or download both again."
+        )
+
+
+def _check_size(origin: str, cfg: dict[str, Any], own: dict[str, Any]) -> None:
+    if own and list(cfg["input_size"]) != list(own["input_size"]):
+        raise WeightsError(
+            f"The weights in {origin} are described for inputs of {cfg['input_size']}, and their network takes "
+            f"{own['input_size']}. The description belongs to the weights: export or download both again."
+        )

@@ -19,7 +19,6 @@ class Published:
         repo: "org/name" on the Hub.
         revision: the commit there.
         results: measured figures.
-
     """
 
     source: Literal["embedded", "hub"]

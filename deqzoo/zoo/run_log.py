@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from deqzoo.errors import WeightsError
+
 RUN_CONFIG = "config.yaml"
 METRICS = "metrics.csv"
 
@@ -20,7 +22,6 @@ class RunLog:
     Attributes:
         config: of its last training, {} if there is none.
         rows: of metrics.csv, over all trainings it was resumed in; numbers where there was something to log.
-
     """
 
     config: dict[str, Any]
@@ -62,12 +63,27 @@ def write_rows(rows: Iterable[dict[str, float]], path: Path) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    found = yaml.safe_load(path.read_text("utf-8"))
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise WeightsError(
+            f"{path} is damaged: {' '.join(str(error).split())}. It should be the YAML that `deqzoo fit` wrote: "
+            "restore it, or move it away and give the checkpoint's model another way."
+        ) from error
     return found if isinstance(found, dict) else {}
 
 
 def _read_rows(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return [{k: v for k, v in row.items() if v is not None} for row in rows]
+
+
+def _number(text: Any) -> float | None:
+    """Returns the number in a cell, None for an empty one or for half a one, which a run that was killed leaves."""
+    try:
+        return float(text) if text else None
+    except (ValueError, TypeError):  # the latter for cells beyond the last column
+        return None

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from deqzoo.errors import WeightsError
+from deqzoo.errors import WeightsError, listed
 from deqzoo.models import entry
 from deqzoo.zoo.layout import WEIGHTS_FILE, build_config, write_config
 from deqzoo.zoo.stored import open_folder
@@ -24,26 +24,29 @@ def save(net: Any, folder: str | Path, *, name: str, results: dict[str, Any] | N
 
     Raises:
         UnknownModelError: if there is no such name.
-        WeightsError: if what was read back differs.
-
+        WeightsError: if a weight is not finite, or what was read back differs.
     """
     found, folder = entry(name), Path(folder).expanduser()
+    wanted = {
+        key: tensor.detach().cpu().to(torch.float16 if half and tensor.dtype == torch.float32 else tensor.dtype)
+        for key, tensor in net.state_dict().items()
+    }
+    broken = [key for key, tensor in wanted.items() if not tensor.isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"These weights hold NaN or inf, or numbers beyond the range of float16: {listed(broken, 4)}. No trained "
+            "weight does, and `load` refuses them: look at the training, or save without `half`."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / WEIGHTS_FILE
-    write_tensors(net.state_dict(), path, half=half)
+    write_tensors(wanted, path)
     content = path.read_bytes()
     weights = {"sha256": sha256(content), "size": len(content)}
     write_config(folder, build_config(found, net, results=results or {}, weights=weights))
     stored = open_folder(folder).tensors
-    for key, tensor in net.state_dict().items():
-        expected = tensor.cpu().half() if half and tensor.dtype == torch.float32 else tensor.cpu()
-        if key not in stored or not torch.equal(stored[key], expected):
+    for key, tensor in wanted.items():
+        if key not in stored or not torch.equal(stored[key], tensor):
             raise WeightsError(
-                f"{path} does not give {key!r} back as it was written. Saved weights equal those in memory: "
-                "if the network has NaN, find out why; else check the disk and save again."
-            )
-        if not stored[key].isfinite().all():
-            raise WeightsError(
-                f"{key!r} holds inf, which no trained weight is, or a number beyond the range of float16. Do "
-                "not publish such weights: look at the training, or save without `half`."
+                f"{path} does not give {key!r} back as it was written. Saved weights equal those in memory: check the "
+                "disk and save again."
             )

@@ -10,8 +10,9 @@ from deqzoo.errors import WeightsError
 from deqzoo.models import canonical, entry
 from deqzoo.zoo import manifest
 from deqzoo.zoo.checkpoint import find_checkpoint, read_checkpoint
-from deqzoo.zoo.layout import CONFIG_FILE, WEIGHTS_FILE, read_config
+from deqzoo.zoo.layout import CONFIG_FILE, WEIGHTS_FILE
 from deqzoo.zoo.tensors import read_tensors
+from deqzoo.zoo.weights_config import read_config
 
 HUB_PREFIX = "hf-hub:"
 
@@ -27,7 +28,6 @@ class Stored:
         num_classes: that the weights are for; None for the configuration's own number.
         in_chans: likewise.
         pretrained_cfg: that they were stored with, if they were.
-
     """
 
     name: str
@@ -46,7 +46,6 @@ def open_stored(name_or_path: str | Path) -> Stored:
     Raises:
         UnknownModelError: if it is no name, and nothing lies there.
         WeightsError: if the weights are missing, damaged or changed.
-
     """
     text = str(name_or_path)
     if text.startswith(HUB_PREFIX):
@@ -77,7 +76,6 @@ def open_published(name: str) -> Stored:
 
     Raises:
         WeightsError: if there are none, or they are not as published.
-
     """
     record = manifest.published(name)
     if record is None:
@@ -107,20 +105,15 @@ def open_folder(folder: Path, *, digest: str | None = None, size: int | None = N
 
     Raises:
         WeightsError: if anything is missing, damaged or changed.
-
     """
     config = read_config(folder)
-    block = config["deqzoo"]
-    noted = block.get("weights", {})
-    tensors = read_tensors(folder / WEIGHTS_FILE, digest=digest or noted.get("sha256"), size=size or noted.get("size"))
-    cfg = config.get("pretrained_cfg") or None
     return Stored(
-        name=canonical(block["name"]),
-        tensors=tensors,
+        name=config.name,
+        tensors=read_tensors(folder / WEIGHTS_FILE, digest=digest or config.sha256, size=size or config.size),
         origin=str(folder / WEIGHTS_FILE),
-        num_classes=config.get("num_classes"),
-        in_chans=cfg["input_size"][0] if cfg else None,
-        pretrained_cfg=cfg,
+        num_classes=config.num_classes,
+        in_chans=config.in_chans,
+        pretrained_cfg=config.pretrained_cfg,
     )
 
 

@@ -1,7 +1,7 @@
 """Tensors in safetensors files, which hold no code: writing, checking and reading them."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from deqzoo.errors import WeightsError
+from deqzoo.errors import WeightsError, listed
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -19,27 +19,23 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, *, half: bool = False) -> None:
-    """Writes tensors to a safetensors file, those of float32 as float16 if `half`."""
-    stored = {}
-    for name, tensor in tensors.items():
-        narrow = half and tensor.dtype == torch.float32
-        # A copy of each, because the format refuses tensors that share memory.
-        stored[name] = tensor.detach().cpu().to(torch.float16 if narrow else tensor.dtype, copy=True).contiguous()
-    path.write_bytes(safetensors.torch.save(stored))
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes tensors to a safetensors file."""
+    # A copy of each, because the format refuses tensors that share memory.
+    copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    path.write_bytes(safetensors.torch.save(copies))
 
 
-def read_tensors(path: Path, *, digest: str | None = None, size: int | None = None) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, digest: str, size: int) -> dict[str, Tensor]:
     """Returns the tensors of a safetensors file, whose bytes are checked before they are parsed.
 
     Args:
         path: the file.
-        digest: the SHA-256 that it must have, if that is known.
-        size: its length in bytes, if that is known.
+        digest: the SHA-256 that it must have.
+        size: its length in bytes.
 
     Raises:
         WeightsError: if it is missing, truncated, changed, or no such file.
-
     """
     try:
         content = path.read_bytes()
@@ -48,19 +44,19 @@ def read_tensors(path: Path, *, digest: str | None = None, size: int | None = No
             f"{path} could not be read: {error.strerror or error}. It should hold the weights: correct the "
             "path, or install or download them again."
         ) from error
-    if size is not None and len(content) < size:
+    if len(content) < size:
         raise WeightsError(
             f"{path} is truncated: it has {len(content):,} of {size:,} bytes. Weights are only read whole: "
             "install or download them again."
         )
-    if digest is not None and sha256(content) != digest:
+    if sha256(content) != digest:
         raise WeightsError(
             f"{path} was changed after it was published: its SHA-256 is {sha256(content)}, not {digest}. "
             "Such weights are not read: install or download them again."
         )
     try:
         return safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, LookupError) as error:  # the latter for a dtype that torch does not have
         raise WeightsError(
             f"{path} is no complete safetensors file ({error}). Weights are read from that format alone: "
             "download or export them again."
@@ -68,7 +64,7 @@ def read_tensors(path: Path, *, digest: str | None = None, size: int | None = No
 
 
 def load_tensors(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copies tensors into the parameters and buffers of `net`; all names, shapes and dtypes must fit.
+    """Copies tensors into the parameters and buffers of `net`; names, shapes and dtypes must fit, numbers be finite.
 
     Weights stored in half precision are widened to the dtype of the network.
 
@@ -79,7 +75,6 @@ def load_tensors(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
 
     Raises:
         WeightsError: naming what does not fit. `net` is then unchanged.
-
     """
     own = net.state_dict()
     missing, unexpected = own.keys() - tensors.keys(), tensors.keys() - own.keys()
@@ -95,7 +90,7 @@ def load_tensors(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
         if tensors[k].dtype != own[k].dtype and not (own[k].is_floating_point() and tensors[k].dtype in _HALF)
     ]
     faults = [
-        f"{what}: {_some(names)}"
+        f"{what}: {listed(names, 4)}"
         for what, names in (
             ("missing", sorted(missing)),
             ("unexpected", sorted(unexpected)),
@@ -110,9 +105,10 @@ def load_tensors(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
             "must fit: check that the name is that of the weights, and that both come from the same "
             "version."
         )
+    broken = [k for k in sorted(own) if not tensors[k].isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"The weights in {origin} hold NaN or inf: {listed(broken, 4)}. No trained weight is either: the training "
+            "diverged or the file was made wrongly, so take an earlier checkpoint or another source."
+        )
     net.load_state_dict({k: tensors[k].to(own[k].dtype) for k in own})
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

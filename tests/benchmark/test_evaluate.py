@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from deqzoo import create_model, observe_equilibria
 from deqzoo.benchmark.evaluate import evaluate
 from deqzoo.benchmark.predict import predict, predict_files, predict_sample
-from deqzoo.benchmark.tally import calibration_error, percentile, wilson_interval, worst_status
+from deqzoo.benchmark.tally import Tally, percentile, wilson_interval, worst_status
 from deqzoo.data import EmbeddedSample, normalise, open_data, to_float
 from deqzoo.errors import DataError, StructureError
 from deqzoo.nn import Observed
@@ -150,9 +150,12 @@ def test_wilson_interval_solves_its_equation(successes: int, trials: int):
 
 
 def test_calibration_error_of_a_known_case():
-    confidence = torch.tensor([0.9, 0.9, 0.9, 0.9, 1.0], dtype=torch.float64)
-    correct = torch.tensor([True, True, False, False, True])
-    assert float(calibration_error(confidence, correct)) == pytest.approx(0.4 * 4 / 5)
+    shares = torch.tensor([[0.9, 0.1]] * 4 + [[1.0, 0.0]], dtype=torch.float64)
+    tally = Tally(num_classes=2)
+    for part in (slice(0, 2), slice(2, 5)):
+        labels = torch.tensor([0, 0, 1, 1, 0])[part]
+        tally.add(shares[part].log().clamp_min(-700), labels, Observed())
+    assert tally.figures()["calibration_error"] == pytest.approx(0.4 * 4 / 5, rel=1e-12)
 
 
 def test_the_status_of_an_image_is_that_of_its_worst_solve():

@@ -11,6 +11,8 @@ import torch
 import yaml
 
 import deqzoo
+import deqzoo.data
+from deqzoo.benchmark.evaluate import evaluate
 from deqzoo.cli.training import main
 from deqzoo.errors import DataError, UnknownModelError, WeightsError
 
@@ -54,7 +56,10 @@ def recipe(workplace) -> Path:
     data: {class_path: deqzoo.data.MNIST}
     trainer:
       max_epochs: 2
-      callbacks: [{class_path: deqzoo.tasks.WarmupEMA, init_args: {decay: 0.9}}]
+      callbacks:
+        - {class_path: deqzoo.tasks.WarmupEMA, init_args: {decay: 0.9}}
+        - class_path: deqzoo.tasks.TrainingSolver
+          init_args: {solver: {class_path: deqzoo.solvers.Picard, init_args: {rtol: 0.3, max_steps: 100}}}
     """
     path = workplace / "small.yaml"
     path.write_text(text)
@@ -128,11 +133,35 @@ def test_the_saved_configuration_repeats_the_run(recipe, workplace):
         assert torch.equal(value, ends[1]["state_dict"][name]), name
 
 
-def test_a_fresh_run_says_that_it_replaces_another(recipe, workplace, caplog):
+def test_a_fresh_run_does_not_write_over_another(recipe, workplace):
     run("fit", recipe, "--trainer.max_steps=1")
-    assert "replaces" not in caplog.text
-    run("fit", recipe, "--trainer.max_steps=1")
-    assert "last.ckpt is of an earlier run, which this one replaces" in caplog.text
+    last = workplace / "runs" / "small" / "last.ckpt"
+    before = last.read_bytes()
+    with pytest.raises(WeightsError) as caught:
+        run("fit", recipe, "--trainer.max_steps=1")
+    for part in ("small/last.ckpt is of an earlier run", "`--ckpt_path last`", "--trainer.default_root_dir", "remove"):
+        assert part in str(caught.value)
+    assert last.read_bytes() == before
+    assert len(list(last.parent.glob("version_*"))) == 1
+    # What saves nothing may run there, and so may what goes on from a checkpoint.
+    run("fit", recipe, "--trainer.fast_dev_run=1")
+    run("fit", recipe, "--trainer.max_steps=1", "--trainer.enable_checkpointing=false")
+    assert last.read_bytes() == before
+    run("fit", recipe, "--trainer.max_steps=3", f"--ckpt_path={last}")
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+
+
+def test_a_run_is_tested_with_the_solver_that_its_model_is_loaded_with(recipe, workplace):
+    run("fit", recipe, "--trainer.max_steps=2")
+    run("test", recipe, "--ckpt_path=last")
+    tested = metrics(Path("runs/small/version_1"))
+    figures = evaluate(deqzoo.load("runs/small"), deqzoo.data.MNIST("data"))
+    assert figures.rtol == 1e-4
+    for key in ("evals_mean", "residual_max", "loss"):
+        (value,) = tested[f"test/{key}"]
+        assert float(value) == pytest.approx(figures.as_dict()[key], rel=1e-5)
+    trained = metrics(Path("runs/small/version_0"))["train/residual_max"]
+    assert all(1e-3 < float(residual) <= 0.3 for residual in trained)
 
 
 def test_lightning_does_not_advertise(recipe, workplace, caplog):

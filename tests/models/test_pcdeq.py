@@ -47,14 +47,10 @@ def stage_problems(net: PcDEQ, x: torch.Tensor):
 def small(activation: str = "relu6", *, dense: bool = False, scale: float = 1.0, seed: int = 0) -> PcDEQ:
     """A network with weights far from their small start."""
     torch.manual_seed(seed)
-    net = PcDEQ(
-        (5,) if dense else (4, 6), image_size=8, dense=dense, activation=activation, in_chans=2, num_classes=3
-    )
+    net = PcDEQ((5,) if dense else (4, 6), image_size=8, dense=dense, activation=activation, in_chans=2, num_classes=3)
     with torch.no_grad():
         for stage in net.stages:
-            stage.equilibrium.cell.linear.weight = scale * torch.rand_like(
-                stage.equilibrium.cell.linear.weight
-            )
+            stage.equilibrium.cell.linear.weight = scale * torch.rand_like(stage.equilibrium.cell.linear.weight)
             stage.norm_in.weight.uniform_(0.5, 2)
             stage.norm_in.bias.normal_()
     return net
@@ -82,9 +78,7 @@ def test_every_equilibrium_converges_for_random_images(name, train):
     assert len(seen.solutions) == len(net.stages)
 
 
-@pytest.mark.parametrize(
-    "name", ["pcdeq-mnist", "pcdeq-mnist-linear", "pcdeq-mnist-single", "pcdeq-mnist-multi"]
-)
+@pytest.mark.parametrize("name", ["pcdeq-mnist", "pcdeq-mnist-linear", "pcdeq-mnist-single", "pcdeq-mnist-multi"])
 def test_logits_do_not_depend_on_the_batch(name):
     net = entry(name).build().eval()
     x = images(net, 64 if name != "pcdeq-mnist-single" else 16)
@@ -135,9 +129,7 @@ def test_there_is_one_equilibrium_and_iteration_climbs_to_it(activation, width, 
     cell = PositiveConcaveCell(width, activation=activation, dense=True).double()
     with torch.no_grad():
         cell.linear.weight = 10**scale * torch.rand(width, width, generator=generator, dtype=torch.float64)
-        p = positive_injection(
-            torch.randn(3, width, generator=generator, dtype=torch.float64) + shift, activation
-        )
+        p = positive_injection(torch.randn(3, width, generator=generator, dtype=torch.float64) + shift, activation)
         zero = torch.zeros_like(p)
         top = torch.full_like(p, 6.0 if activation == "relu6" else 1.0)
         start = cell(zero, p)
@@ -164,9 +156,7 @@ def test_there_is_one_equilibrium_and_iteration_climbs_to_it(activation, width, 
             if float(mu.min()) > 0.01:
                 anywhere = torch.rand(3, width, generator=generator, dtype=torch.float64)
                 found = fixed_point(cell, anywhere, p, solver=solver, unconverged="ignore")
-                there = (
-                    found.stats.converged
-                )  # always for plain iteration; Anderson has no guarantee at kinks
+                there = found.stats.converged  # always for plain iteration; Anderson has no guarantee at kinks
                 assert there.all() or isinstance(solver, Anderson)
                 torch.testing.assert_close(found.value[there], high[there], rtol=1e-5, atol=1e-6)
 
@@ -185,9 +175,7 @@ def test_the_certificate_holds(activation, dense, scale):
     if activation == "sigmoid":
         assert (proof.rate <= 0.5 + 1e-9).all()
         assert (proof.max_steps <= 14).all()
-    for (cell, p, z_star), rate, enough in zip(
-        stage_problems(net, x), proof.rate.T, proof.max_steps.T, strict=True
-    ):
+    for (cell, p, z_star), rate, enough in zip(stage_problems(net, x), proof.rate.T, proof.max_steps.T, strict=True):
         true_rate = 1 - (cell(torch.zeros_like(p), p) / z_star).flatten(1).amin(1)
         assert (rate >= true_rate - 1e-9).all()
         torch.testing.assert_close(rate, true_rate, rtol=1e-3, atol=1e-6)

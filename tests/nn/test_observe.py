@@ -122,6 +122,8 @@ def test_a_module_that_is_shared_is_seen_once_per_solve(net):
     with observe_equilibria(shared) as seen:
         shared(inputs())
     assert [name for name, _ in seen.solutions] == ["0", "0"]
+
+
 @pytest.mark.parametrize(
     "clone", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"]
 )
@@ -132,6 +134,8 @@ def test_copies_made_while_somebody_looks_are_not_observed(net, clone):
     assert seen.solutions == []
     twin(inputs())
     assert twin.first._observers == twin.second._observers == []
+
+
 @pytest.mark.parametrize("what", ["num_steps", "residual", "converged"])
 def test_summaries_of_nothing_say_what_is_missing(net, what):
     with observe_equilibria(net) as seen:

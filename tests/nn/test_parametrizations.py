@@ -62,10 +62,12 @@ class TestNonNegative:
             (net(inputs()) + 1).square().sum().backward()
             optimizer.step()
             assert (net.cell.layer.weight >= 0).all()
+
     def test_a_row_of_zeros_has_a_finite_gradient(self):
         v, g = torch.zeros(1, 2, requires_grad=True), torch.ones(1, 1, requires_grad=True)
         (100 * NonNegative()(v, g)).sum().backward()
         assert v.grad.isfinite().all() and g.grad.isfinite().all()
+
     @pytest.mark.parametrize("size", [1e-25, 1e25])
     def test_rows_of_any_size_have_the_norm_g(self, size):
         weight = NonNegative()(torch.full((1, 4), size), torch.ones(1, 1))

@@ -14,6 +14,7 @@ from deqzoo.adjoints import OneStep
 from deqzoo.errors import DeqzooError, DivergedError, StructureError
 from deqzoo.nn import observe_equilibria
 from deqzoo.tasks import ImageClassifier, WarmupCosine, image_classifier
+from deqzoo.tasks.on_its_way import OnItsWay
 from deqzoo.tasks.solver_report import forward_figures
 
 from .tiny import NUM_CLASSES, Batches, PixelsAsLogits, TinyData, TinyNet, make_batches, make_trainer, train
@@ -171,13 +172,37 @@ def test_nan_in_an_image_stops_training(net):
     batches = make_batches(3)
     batches[2][0][5, 0, 1, 1] = torch.nan
     net.norm = nn.Identity()  # which would spread it to the batch
+    reference = deepcopy(net)
+    train(ImageClassifier(reference), make_batches(2), max_epochs=1)
     with pytest.raises(DivergedError) as caught:
-        train(ImageClassifier(net), batches, max_epochs=1)
+        train(ImageClassifier(net), batches, max_epochs=1, log_every_n_steps=50)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, reference.state_dict()[name]), f"{name} was changed by the batch with NaN"
     message = str(caught.value)
     assert "batch 2 in epoch 0 (step 2) is nan" in message
     assert "Images with NaN or inf: 1 of 32. Weights: none." in message
     assert "Solves: equilibrium (1 of 32 samples)." in message
     assert "lower the learning rate" in message
+
+
+@pytest.mark.filterwarnings("ignore::deqzoo.errors.UnconvergedWarning")
+def test_nan_in_an_accumulated_batch_stops_training(net):
+    batches = make_batches(4)
+    batches[1][0][5, 0, 1, 1] = torch.nan
+    before = deepcopy(net.fc)
+    with pytest.raises(DivergedError, match=r"batch 1 in epoch 0 \(step 0\) is nan"):
+        train(ImageClassifier(net), batches, max_epochs=1, accumulate_grad_batches=4)
+    assert torch.equal(net.fc.weight, before.weight)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_number_on_its_way_is_that_of_its_moment():
+    value = torch.zeros((), device="cuda")
+    torch.cuda._sleep(50_000_000)
+    value += 3
+    sent = OnItsWay(value)
+    value += 4
+    assert sent.read() == 3.0
 
 
 @pytest.mark.filterwarnings("ignore::deqzoo.errors.UnconvergedWarning")

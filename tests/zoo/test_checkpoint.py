@@ -88,6 +88,55 @@ def test_damaged_and_foreign_checkpoints_are_refused(net: Any, tmp_path: Path):
         load(path)
 
 
+WRONG_PARTS = [
+    ({"state_dict": [1]}, r"has no network in it"),
+    ({"state_dict": "net."}, r"has no network in it"),
+    ({"state_dict": {3: torch.zeros(1)}}, r"has no network in it"),
+    ({"state_dict": {"net.x": 3}}, r"has no network in it"),
+    ({"state_dict": {"net.x": torch.zeros(1)}}, r"do not fit PcDEQ"),
+    ({"epoch": "last"}, r"epoch is 'last'\. It should be a whole number"),
+    ({"epoch": None}, r"epoch is None"),
+    ({"global_step": [200]}, r"global_step is \[200\]"),
+    ({"loops": {"fit_loop": {"epoch_progress": {"total": {"processed": "two"}}}}}, r"epochs is 'two'"),
+]
+
+
+@pytest.mark.parametrize(("parts", "told"), WRONG_PARTS, ids=str)
+def test_parts_of_another_kind_are_refused(net: Any, tmp_path: Path, parts: dict[str, Any], told: str):
+    with pytest.raises(WeightsError, match=told):
+        load(write_run(tmp_path, net, **parts))
+
+
+@pytest.mark.parametrize("loops", [[1], None, {"fit_loop": [1]}, {"fit_loop": {"epoch_progress": 3}}], ids=str)
+def test_epochs_are_counted_without_loops_too(net: Any, tmp_path: Path, loops: Any):
+    assert read_checkpoint(write_run(tmp_path, net, loops=loops)).epochs == 2
+
+
+def test_impossible_sizes_of_a_run_are_refused(net: Any, tmp_path: Path):
+    for number, (key, value) in enumerate([("num_classes", "ten"), ("num_classes", 10**12), ("in_chans", 10**9)]):
+        made = {"class_path": "deqzoo.create_model", "init_args": {"name": "zoo-probe", key: value}}
+        path = write_run(tmp_path / str(number), net, config=False, hyper_parameters={"net": made})
+        with pytest.raises(WeightsError, match=rf"last\.ckpt is damaged: {key} is .*It should be a whole number"):
+            load(path)
+
+
+def test_hyperparameters_may_hold_themselves(net: Any, tmp_path: Path):
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(WeightsError, match=r"does not say which model"):
+        load(write_run(tmp_path, net, config=False, hyper_parameters=loop))
+
+
+def test_a_damaged_configuration_is_named_and_half_a_line_of_the_log_is_left_out(net: Any, tmp_path: Path):
+    path = write_run(tmp_path, net)
+    log = tmp_path / "version_0/metrics.csv"
+    log.write_text(log.read_text() + "2,199,1e-\n2,,3,4,5,6\n")
+    assert read_checkpoint(path).log.curve("train/loss") == [(49, 2.0), (149, 1.0)]
+    (tmp_path / "version_0/config.yaml").write_text("model: [unclosed")
+    with pytest.raises(WeightsError, match=r"config\.yaml is damaged: .*It should be the YAML that `deqzoo fit` wrote"):
+        load(path)
+
+
 def test_a_folder_with_several_checkpoints_asks_which(net: Any, tmp_path: Path):
     with pytest.raises(WeightsError, match=r"holds no weights"):
         load(tmp_path)

@@ -12,7 +12,7 @@ from deqzoo import load
 from deqzoo.errors import WeightsError
 from deqzoo.zoo import manifest, save
 from deqzoo.zoo.layout import WEIGHTS_FILE
-from deqzoo.zoo.tensors import load_tensors, read_tensors, write_tensors
+from deqzoo.zoo.tensors import load_tensors, read_tensors, sha256, write_tensors
 
 from .probes import Affine
 
@@ -53,12 +53,14 @@ def test_a_truncated_file_is_found(package: Path):
         load("zoo-probe")
 
 
-def test_files_without_a_known_hash_are_still_checked(folder: Path):
-    edit_config(folder, weights={})
+def test_files_of_the_right_hash_are_still_checked(folder: Path):
     path = folder / WEIGHTS_FILE
     content = path.read_bytes()
-    for damaged in (content[:-10], content[:5], b"", b"not safetensors at all, but long enough"):
+    header = json.dumps({"x": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}).encode()
+    strange = len(header).to_bytes(8, "little") + header + b"0"  # a dtype that torch does not have
+    for damaged in (content[:-10], content[:5], b"?", b"not safetensors at all, but long enough", strange):
         path.write_bytes(damaged)
+        edit_config(folder, weights={"sha256": sha256(damaged), "size": len(damaged)})
         with pytest.raises(WeightsError, match=r"no complete safetensors file"):
             load(folder)
 
@@ -127,7 +129,8 @@ def test_weights_stored_in_half_precision_come_back_in_full(net: Any, tmp_path: 
 def test_tensors_that_share_memory_are_stored_twice(tmp_path: Path):
     shared = torch.arange(6.0).view(2, 3)
     write_tensors({"a": shared, "b": shared.T, "c": shared[:1]}, tmp_path / "x")
-    found = read_tensors(tmp_path / "x")
+    content = (tmp_path / "x").read_bytes()
+    found = read_tensors(tmp_path / "x", digest=sha256(content), size=len(content))
     assert torch.equal(found["a"], shared)
     assert torch.equal(found["b"], shared.T)
     assert torch.equal(found["c"], shared[:1])
@@ -135,15 +138,30 @@ def test_tensors_that_share_memory_are_stored_twice(tmp_path: Path):
 
 def test_weights_that_cannot_be_published_are_refused(net: Any, tmp_path: Path):
     net.fc.bias.data[0] = 1e6
-    with pytest.raises(WeightsError, match=r"'fc.bias' holds inf.*beyond the range of float16"):
+    with pytest.raises(WeightsError, match=r"beyond the range of float16: fc\.bias\. No .*save without `half`"):
         save(net, tmp_path, name="zoo-probe", half=True)
     net.fc.bias.data[0] = torch.nan
-    with pytest.raises(WeightsError, match=r"does not give 'fc.bias' back"):
+    with pytest.raises(WeightsError, match=r"hold NaN or inf.*: fc\.bias\. No .*look at the training"):
         save(net, tmp_path, name="zoo-probe")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_not_loaded(folder: Path, net: Any, value: float):
+    path = folder / WEIGHTS_FILE
+    state = net.state_dict()
+    state["stages.0.norm_in.running_var"][1] = value
+    write_tensors(state, path)
+    content = path.read_bytes()
+    edit_config(folder, weights={"sha256": sha256(content), "size": len(content)})
+    with pytest.raises(WeightsError, match=r"hold NaN or inf: stages\.0\.norm_in\.running_var\. .*earlier checkpoint"):
+        load(folder)
 
 
 def test_a_model_with_other_classes_is_saved_as_it_is(tmp_path: Path, net: Any):
     net.reset_classifier(4)
+    save(net, tmp_path, name="zoo-probe")
+    assert "label_names" not in load(tmp_path).net.pretrained_cfg  # pyright: ignore
     net.pretrained_cfg |= {"num_classes": 4, "label_names": ["a", "b", "c", "d"]}
     save(net, tmp_path, name="zoo-probe")
     found: Any = load(tmp_path)

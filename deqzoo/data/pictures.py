@@ -1,0 +1,65 @@
+"""Pictures in files or in memory, as the uint8 tensors that data sets hold."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from deqzoo.errors import DataError
+from deqzoo.models.input_spec import InputSpec
+
+
+def open_image(path: Path) -> Image.Image:
+    """Returns the decoded picture in a file.
+
+    Raises:
+        DataError: if the file is no image, damaged, or has more than 8 bits per channel.
+    """
+    try:
+        with Image.open(path) as file:
+            image = file.copy()  # which decodes it
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path} could not be decoded: {error}. Every image file must be complete: replace or remove it."
+        ) from error
+    _check_depth(image, str(path))
+    return image
+
+
+def to_pixels(image: Image.Image, *, channels: int, size: tuple[int, int]) -> Tensor:
+    """Returns a picture as uint8 (C, H, W).
+
+    One of another size is scaled until it covers the wanted one (bicubic), then cut to its centre.
+
+    Args:
+        image: of any colours.
+        channels: 1 for grey, 3 for RGB.
+        size: height and width.
+
+    Raises:
+        DataError: for pixels of more than 8 bits, whose range is not known.
+    """
+    _check_depth(image, "An image")
+    height, width = size
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1).contiguous()
+
+
+def read_image(path: Path, spec: InputSpec) -> Tensor:
+    """Returns a file's picture as uint8 (C, H, W) in the channels and size of `spec`.
+
+    Raises:
+        DataError: if the file is no image, damaged, or has more than 8 bits per channel.
+    """
+    return to_pixels(open_image(path), channels=spec.channels, size=spec.size)
+
+
+def _check_depth(image: Image.Image, called: str) -> None:
+    if image.mode.startswith(("I", "F")):
+        raise DataError(
+            f"{called} has pixels of mode {image.mode!r}. Images have 8 bits per channel: convert it first."
+        )

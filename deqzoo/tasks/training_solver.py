@@ -1,0 +1,55 @@
+"""Another solver for training than for use."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from deqzoo.adjoints import Adjoint
+from deqzoo.nn import ImplicitModule, set_runtime
+from deqzoo.solvers import FixedPointSolver
+
+
+class TrainingSolver(Callback):
+    """Solves every equilibrium differently while training batches run.
+
+    Gradients bear looser tolerances than predictions do. Outside of training batches, in validation and test too, the
+    network has its own solvers and adjoints, so that a model has one accuracy whoever measures it.
+
+    Args:
+        solver: how equilibria are found in training, in place of the network's own solvers.
+        adjoint: how gradients pass them, likewise.
+    """
+
+    def __init__(self, *, solver: FixedPointSolver | None = None, adjoint: Adjoint | None = None) -> None:
+        self.solver = solver
+        self.adjoint = adjoint
+        self._own: list[tuple[ImplicitModule, FixedPointSolver, Adjoint]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Assigns what training solves with.
+
+        Raises:
+            ValueError: if there is no equilibrium.
+        """
+        equilibria = [module for module in pl_module.modules() if isinstance(module, ImplicitModule)]
+        self._own = [(module, module.solver, module.adjoint) for module in equilibria]
+        set_runtime(pl_module, solver=self.solver, adjoint=self.adjoint)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Gives the network its own back."""
+        self._restore()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gives the network its own back after a batch that the task skipped."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Gives the network its own back after a batch that was cut short."""
+        self._restore()
+
+    def _restore(self) -> None:
+        for module, solver, adjoint in self._own:
+            module.solver, module.adjoint = solver, adjoint
+        self._own = []
