@@ -14,7 +14,7 @@ from deqzoo.benchmark.tally import Tally
 from deqzoo.data import EvalBatches, ImageData
 from deqzoo.errors import DataError, UnconvergedWarning
 from deqzoo.models import InputSpec
-from deqzoo.nn import ImplicitModule, observe_equilibria
+from deqzoo.nn import equilibria, observe_equilibria
 
 Flat: TypeAlias = dict[str, str | int | float | None]
 
@@ -144,7 +144,7 @@ def evaluate(
 
 def budget(net: nn.Module) -> dict[str, Any]:
     """Returns `solver`, `max_steps` and `rtol` of a network's equilibria, the largest where they differ."""
-    solvers = [module.solver for module in net.modules() if isinstance(module, ImplicitModule)]
+    solvers = [module.solver for module in equilibria(net).values()]
     if not solvers:
         return {"solver": None, "max_steps": None, "rtol": None}
     return {

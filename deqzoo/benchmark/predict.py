@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from deqzoo.benchmark.inputs import input_spec, prepared
-from deqzoo.benchmark.tally import worst_status
 from deqzoo.data import EmbeddedSample, open_image
 from deqzoo.errors import UnconvergedWarning
 from deqzoo.nn import observe_equilibria
@@ -89,7 +88,7 @@ def predict(model: nn.Module, images: Tensor, *, top_k: int = 5) -> list[Predict
     solved = bool(seen.solutions)
     evals = seen.num_steps.tolist() if solved else []
     residuals = seen.residual.tolist() if solved else []
-    statuses = worst_status(seen).tolist() if solved else []
+    statuses = seen.status.tolist() if solved else []
     return [
         Prediction(
             labels=_names(names, row) if finite else (),

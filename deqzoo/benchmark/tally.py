@@ -43,7 +43,7 @@ class Tally:
         self._confidence.append(logits.softmax(1).amax(1))
         if seen.solutions:
             self._steps.append(seen.num_steps)
-            self._status.append(worst_status(seen))
+            self._status.append(seen.status)
             self._residual.append(seen.residual)
 
     def figures(self) -> dict[str, Any]:
@@ -77,11 +77,6 @@ class Tally:
             "evals_max": int(steps.max()),
             "residual_max": _number(torch.cat(self._residual).max()),
         }
-
-
-def worst_status(seen: Observed) -> Tensor:
-    """Returns (B,) the worst `Status` code of each sample over its solves."""
-    return torch.stack([solution.stats.status for _, solution in seen.solutions]).amax(0)
 
 
 def percentile(values: Tensor, q: float) -> float:

@@ -2,7 +2,7 @@
 
 from deqzoo.nn.cell import Cell
 from deqzoo.nn.dropout import VariationalDropout
-from deqzoo.nn.implicit_module import ImplicitModule
+from deqzoo.nn.implicit_module import ImplicitModule, equilibria
 from deqzoo.nn.observe import Observed, observe_equilibria
 from deqzoo.nn.parametrizations import (
     NonNegative,
@@ -20,6 +20,7 @@ __all__ = [
     "Observed",
     "SpectralNormalised",
     "VariationalDropout",
+    "equilibria",
     "nonnegative",
     "observe_equilibria",
     "set_runtime",

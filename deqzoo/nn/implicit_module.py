@@ -16,6 +16,11 @@ from deqzoo.solvers import FixedPointSolver
 from deqzoo.tree import State
 
 
+def equilibria(net: nn.Module) -> "dict[str, ImplicitModule]":
+    """Returns every `ImplicitModule` in `net`, itself included, by its name there."""
+    return {name: module for name, module in net.named_modules() if isinstance(module, ImplicitModule)}
+
+
 class ImplicitModule(nn.Module):
     """injection ↦ z* = f(z*, injection).
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from deqzoo.nn.implicit_module import ImplicitModule
+from deqzoo.nn.implicit_module import equilibria
 from deqzoo.solution import Solution, Stats
 from deqzoo.tree import State, detached
 
@@ -45,6 +45,11 @@ class Observed:
         return torch.stack([stats.converged for stats in self._stats]).all(0)
 
     @property
+    def status(self) -> Tensor:
+        """(B,) the worst `Status` code of each sample."""
+        return torch.stack([stats.status for stats in self._stats]).amax(0)
+
+    @property
     def _stats(self) -> list[Stats]:
         if not self.solutions:
             raise ValueError("There was no solve to look at. Run the network inside the `with` block first.")
@@ -59,11 +64,10 @@ def observe_equilibria(net: nn.Module) -> Iterator[Observed]:
     """
     seen = Observed()
     with ExitStack() as stack:
-        for name, module in net.named_modules():
-            if isinstance(module, ImplicitModule):
-                observer = partial(_record, seen, name)
-                module._observers.append(observer)
-                stack.callback(module._observers.remove, observer)
+        for name, module in equilibria(net).items():
+            observer = partial(_record, seen, name)
+            module._observers.append(observer)
+            stack.callback(module._observers.remove, observer)
         yield seen
 
 

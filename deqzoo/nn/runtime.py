@@ -5,7 +5,7 @@ import dataclasses
 from torch import nn
 
 from deqzoo.adjoints import Adjoint
-from deqzoo.nn.implicit_module import ImplicitModule
+from deqzoo.nn.implicit_module import equilibria
 from deqzoo.solvers import FixedPointSolver
 
 
@@ -23,10 +23,10 @@ def set_runtime(
         ValueError: if something is to change and `net` has no equilibrium.
 
     """
-    equilibria = [module for module in net.modules() if isinstance(module, ImplicitModule)]
+    found = equilibria(net)
     changes = {k: v for k, v in {"max_steps": max_steps, "rtol": rtol}.items() if v is not None}
-    if not equilibria and (solver or adjoint or changes):
+    if not found and (solver or adjoint or changes):
         raise ValueError(f"{type(net).__name__} has no equilibrium to solve: leave solver, adjoint and budget unset.")
-    for module in equilibria:
+    for module in found.values():
         module.solver = dataclasses.replace(solver or module.solver, **changes)
         module.adjoint = adjoint or module.adjoint

@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from deqzoo.adjoints import Adjoint
-from deqzoo.nn import ImplicitModule, set_runtime
+from deqzoo.nn import ImplicitModule, equilibria, set_runtime
 from deqzoo.solvers import FixedPointSolver
 
 
@@ -31,8 +31,7 @@ class TrainingSolver(Callback):
         Raises:
             ValueError: if there is no equilibrium.
         """
-        equilibria = [module for module in pl_module.modules() if isinstance(module, ImplicitModule)]
-        self._own = [(module, module.solver, module.adjoint) for module in equilibria]
+        self._own = [(module, module.solver, module.adjoint) for module in equilibria(pl_module).values()]
         set_runtime(pl_module, solver=self.solver, adjoint=self.adjoint)
 
     def on_train_batch_end(

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from deqzoo.models import INPUT_SPECS, ModelEntry
-from deqzoo.nn import ImplicitModule
+from deqzoo.nn import equilibria
 from deqzoo.version import __version__
 
 WEIGHTS_FILE = "model.safetensors"
@@ -75,8 +75,8 @@ def classifier_name(net: Any) -> str:
 
 def runtime_of(net: nn.Module) -> tuple[list[str], list[str]]:
     """Returns the solvers and the adjoints of a network's equilibria in words, each once."""
-    equilibria = [module for module in net.modules() if isinstance(module, ImplicitModule)]
-    return sorted({str(module.solver) for module in equilibria}), sorted({str(module.adjoint) for module in equilibria})
+    found = equilibria(net).values()
+    return sorted({str(module.solver) for module in found}), sorted({str(module.adjoint) for module in found})
 
 
 def build_config(entry: ModelEntry, net: Any, *, results: dict[str, Any], weights: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from deqzoo import create_model, observe_equilibria
 from deqzoo.benchmark.evaluate import evaluate
 from deqzoo.benchmark.predict import predict, predict_files, predict_sample
-from deqzoo.benchmark.tally import Tally, percentile, wilson_interval, worst_status
+from deqzoo.benchmark.tally import Tally, percentile, wilson_interval
 from deqzoo.data import EmbeddedSample, normalise, open_data, to_float
 from deqzoo.errors import DataError, StructureError
 from deqzoo.nn import Observed
@@ -166,7 +166,7 @@ def test_the_status_of_an_image_is_that_of_its_worst_solve():
 
     first = solution(Status.CONVERGED, Status.NONFINITE, Status.CONVERGED)
     second = solution(Status.MAX_STEPS, Status.STALLED, Status.CONVERGED)
-    found = worst_status(Observed(solutions=[("a", first), ("b", second)]))
+    found = Observed(solutions=[("a", first), ("b", second)]).status
     assert found.tolist() == [Status.MAX_STEPS, Status.NONFINITE, Status.CONVERGED]
 
 
