@@ -59,8 +59,10 @@ class Implicit(Adjoint):
 
         def transform(v: Tensor) -> Tensor:
             # The system is linear: it is solved at unit size, where no square under- or overflows.
-            exponent = torch.frexp(row_maxima(v))[1]
-            v = torch.ldexp(v, -exponent)
+            # Powers of two change no digit.
+            size = row_maxima(v)
+            unit = torch.ldexp(torch.ones_like(size), torch.frexp(size)[1])
+            v = v / unit
             backward = AffineMap(partial(vector_jacobian, fz, z), v)
             with exact_arithmetic(v.device):
                 if inverse is None:
@@ -71,6 +73,6 @@ class Implicit(Adjoint):
             log[:] = [solution.stats]
             if not self.solver.fixed_budget:
                 enforce(solution.stats, problem.unconverged, "The backward solve")
-            return torch.ldexp(solution.value, exponent)
+            return solution.value * unit
 
         return Solution(value=gate(fz, found.value, transform), stats=found.stats, backward_log=log)

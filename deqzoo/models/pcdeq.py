@@ -225,7 +225,7 @@ def certificate(model: nn.Module, x: Tensor, *, rtol: float = 1e-4) -> Certifica
 @register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist")
 def pcdeq_mnist(**runtime: Unpack[Runtime]) -> PcDEQ:
     """Three pcDEQ-1 equilibria of growing width, halving the image between them."""
-    return PcDEQ((16, 28, 65), image_size=28, **{"in_chans": 1, **runtime})
+    return PcDEQ((16, 28, 64), image_size=28, pool_size=3, **{"in_chans": 1, **runtime})
 
 
 @register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist-linear")
