@@ -6,12 +6,18 @@
 Importing this is cheap: Lightning, torchvision and the Hub's client are imported by the calls that need them.
 """
 
-from deqzoo import adjoints, errors, nn, solvers, stability
+from typing import TYPE_CHECKING, Any
+
+from deqzoo import adjoints, errors, nn, ode, solvers, stability
 from deqzoo.fixed_point import fixed_point
 from deqzoo.nn import observe_equilibria
+from deqzoo.ode import odeint
 from deqzoo.solution import Solution, Stats, Status
 from deqzoo.version import __version__
 from deqzoo.zoo import create_model, describe, list_models, load
+
+if TYPE_CHECKING:
+    from deqzoo.benchmark.publish import publish
 
 __all__ = [
     "Solution",
@@ -27,6 +33,18 @@ __all__ = [
     "load",
     "nn",
     "observe_equilibria",
+    "ode",
+    "odeint",
+    "publish",
     "solvers",
     "stability",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # It measures before it publishes, for which it needs Lightning.
+    if name == "publish":
+        from deqzoo.benchmark.publish import publish
+
+        return publish
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

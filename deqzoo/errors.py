@@ -30,8 +30,20 @@ class WeightsError(DeqzooError, RuntimeError):
     """Weights that are corrupt, truncated, changed since they were published, or of another model."""
 
 
+class DamagedWeightsError(WeightsError):
+    """A file of weights whose bytes are not those that were published."""
+
+
+class PublishError(DeqzooError, RuntimeError):
+    """A model that is not as it was measured, or that the Hub does not take."""
+
+
 class DataError(DeqzooError, RuntimeError):
     """Data that is missing, empty or unreadable."""
+
+
+class VocabularyError(DeqzooError, ValueError):
+    """Text that a vocabulary cannot express, or a vocabulary that is damaged or belongs to something else."""
 
 
 class UnconvergedWarning(UserWarning):

@@ -1,26 +1,56 @@
 """z = f(z): joins states, solvers and adjoints."""
 
+import abc
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from deqzoo.adjoints import Adjoint, Implicit
-from deqzoo.adjoints.autocast import current_autocast
 from deqzoo.adjoints.base import Problem
-from deqzoo.errors import StructureError
-from deqzoo.solution import Policy, Solution, enforce
+from deqzoo.matrix_map import MatrixMap, eager
+from deqzoo.solution import Policy, Solution, check_policy, enforce
 from deqzoo.solvers import Anderson, FixedPointSolver
 from deqzoo.tree import Layout, State
 
 Z = TypeVar("Z", bound=State)
-F = TypeVar("F", bound=Callable[..., Any])
+_Judge: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def eager(function: F) -> F:
-    """Returns `function`, hidden from `torch.compile`; what it calls may be compiled by itself."""
-    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+class Iteration(abc.ABC):
+    """Another map than f, from whose fixed points those of f can be read, and that is easier to iterate.
+
+    Operator splittings are such: y = g(y) is solved in place of z = f(z), and z is read off y. Gradients pass g too, so
+    that a backward solve converges as fast as the forward one. Whatever `prepare` computes, it computes once per solve.
+
+    Attributes:
+        tightening: what the tolerances of backward solves are multiplied by, for an iteration of small steps.
+
+    """
+
+    tightening: float = 1.0
+
+    def prepare(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Returns what g and the others get, computed from f's arguments."""
+        return args
+
+    def start(self, z0: Any, /, *prepared: Any, **kwargs: Any) -> Any:
+        """Returns where to start the iteration for a start z0 of f."""
+        return z0
+
+    @abc.abstractmethod
+    def __call__(self, y: Any, /, *prepared: Any, **kwargs: Any) -> Any:
+        """Returns g(y), a state of the structure of y."""
+
+    def read(self, y: Any, /, *prepared: Any, **kwargs: Any) -> Any:
+        """Returns the state z of f that y stands for: a fixed point of f for a fixed point of g."""
+        return y
+
+    def image(self, y: Any, gy: Any, /, *prepared: Any, **kwargs: Any) -> Any | None:
+        """Returns f(z), for the z that y stands for, where g(y) tells it; None where f has to be evaluated."""
+        return None
 
 
 @eager
@@ -30,6 +60,7 @@ def fixed_point(
     *args: Any,
     solver: FixedPointSolver = Anderson(),
     adjoint: Adjoint = Implicit(),
+    iterate: Iteration | None = None,
     unconverged: Policy = "warn",
 ) -> Solution[Z]:
     """Solves z = f(z, *args) for every sample of a batch on its own.
@@ -44,6 +75,7 @@ def fixed_point(
         *args: passed on to `f`; tensors and nests of tuples of them may require gradients.
         solver: how to find the solution.
         adjoint: how gradients get back.
+        iterate: what to iterate in place of `f`. Tolerances, residuals and statuses remain those of `f`.
         unconverged: what to do about samples that miss the tolerance. Fixed budgets have none to miss.
 
     Raises:
@@ -52,60 +84,54 @@ def fixed_point(
         AdjointError: if solver and adjoint do not go together.
 
     """
-    if unconverged not in ("ignore", "warn", "raise"):
-        raise ValueError(f'unconverged={unconverged!r} is no policy. Choose "ignore", "warn" or "raise".')
-    layout = Layout(z0)
-    leaves, rebuild = _split(args)
-    autocast = current_autocast(layout.device)
-    checked = False
-
-    def flat(z: Tensor, *tensors: Tensor) -> Tensor:
-        nonlocal checked
-        if checked:
-            return layout.ravel(evaluate(z, tensors))
-        version = None if z.is_inference() else z._version
-        value = evaluate(z, tensors)
-        if version is not None and z._version != version:
-            raise StructureError(
-                "`f` wrote into the state that it was given. A state is needed again after f(z), to compare: look for "
-                "in-place operations such as `mul_` or `ReLU(inplace=True)` at the beginning of the cell."
-            )
-        layout.check(value)
-        checked = True
-        return layout.ravel(value)
-
-    def evaluate(z: Tensor, tensors: tuple[Tensor, ...]) -> Z:
-        if autocast is None:
-            return f(layout.unravel(z), *rebuild(tensors))
-        # Whenever it is evaluated, in a backward pass too, f runs under the autocast of this call.
-        with autocast:
-            return f(layout.unravel(z), *rebuild(tensors))
-
-    problem = Problem(f=flat, z0=layout.ravel(z0), args=leaves, unconverged=unconverged)
-    found = adjoint.solve(problem, solver)
+    check_policy(unconverged)
+    if iterate is None:
+        solution = _solve(f, z0, args, solver, adjoint, unconverged)
+    else:
+        prepared = iterate.prepare(*args)
+        start = iterate.start(z0, *prepared)
+        judge = _judge(f, z0, args, iterate, start, prepared)
+        found = _solve(iterate, start, prepared, solver, adjoint.tightened(iterate.tightening), unconverged, judge)
+        solution = replace(found, value=iterate.read(found.value, *prepared))
     if not solver.fixed_budget:
-        enforce(found.stats, unconverged, "The forward solve")
+        enforce(solution.stats, unconverged, "The forward solve")
+    return solution
+
+
+def _solve(
+    f: Callable[..., Any],
+    z0: Any,
+    args: tuple[Any, ...],
+    solver: FixedPointSolver,
+    adjoint: Adjoint,
+    unconverged: Policy,
+    judge: _Judge | None = None,
+) -> Solution[Any]:
+    """Does what `fixed_point` does, whatever comes of it."""
+    layout = Layout(z0)
+    flat = MatrixMap(f, layout, args, rule="A fixed point needs f(z) to have")
+    problem = Problem(f=flat, z0=layout.ravel(z0), args=flat.tensors, unconverged=unconverged, judge=judge)
+    found = adjoint.solve(problem, solver)
     # Without a graph the value may still share memory with z0, or with what f returned.
     value = layout.unravel(found.value if found.value.requires_grad else found.value.clone())
     return Solution(value=value, stats=found.stats, backward_log=found.backward_log)  # pyright: ignore[reportReturnType]
 
 
-def _split(args: Any) -> tuple[tuple[Tensor, ...], Callable[[tuple[Tensor, ...]], Any]]:
-    """Returns the tensors in nested tuples `args`, and a function that puts others in their places."""
-    if isinstance(args, Tensor):
-        return (args,), lambda tensors: tensors[0]
-    if not isinstance(args, tuple):
-        return (), lambda tensors: args
-    parts = [_split(part) for part in args]
-    sizes = [len(leaves) for leaves, _ in parts]
-    if not any(sizes):
-        return (), lambda tensors: args
+def _judge(
+    f: Callable[..., Any], z0: Any, args: tuple[Any, ...], iterate: Iteration, start: Any, prepared: tuple[Any, ...]
+) -> _Judge:
+    """Returns what judges states of an iteration by the residual of f."""
+    layout, inner = Layout(z0), Layout(start)
+    flat = MatrixMap(f, layout, args, rule="A fixed point needs f(z) to have")
 
-    def rebuild(tensors: tuple[Tensor, ...]) -> Any:
-        built, start = [], 0
-        for size, (_, rebuild_part) in zip(sizes, parts, strict=True):
-            built.append(rebuild_part(tensors[start : start + size]))
-            start += size
-        return type(args)(*built) if hasattr(args, "_fields") else tuple(built)  # a NamedTuple stays one
+    @torch.no_grad()
+    def judge(s: Tensor, ts: Tensor) -> tuple[Tensor, Tensor]:
+        state = inner.unravel(s)
+        value = iterate.read(state, *prepared)
+        layout.check(value, rule="`read` has to return")
+        z = layout.ravel(value)
+        image = iterate.image(state, inner.unravel(ts), *prepared)
+        fz = flat(z, *flat.tensors) if image is None else layout.ravel(image)
+        return fz, fz - z
 
-    return tuple(leaf for leaves, _ in parts for leaf in leaves), rebuild
+    return judge

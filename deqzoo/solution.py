@@ -4,7 +4,7 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from torch import Tensor
 
@@ -92,6 +92,12 @@ class Solution(Generic[T]):
     def raise_if_failed(self) -> None:
         """Raises a `SolverError` unless every sample converged."""
         enforce(self.stats, "raise", "The forward solve")
+
+
+def check_policy(policy: Policy) -> None:
+    """Raises a `ValueError` for anything but a `Policy`."""
+    if policy not in get_args(Policy):
+        raise ValueError(f'unconverged={policy!r} is no policy. Choose "ignore", "warn" or "raise".')
 
 
 def enforce(stats: Stats, policy: Policy, subject: str) -> None:

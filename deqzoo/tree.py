@@ -97,7 +97,7 @@ class Layout:
                 )
             if not leaf.is_floating_point():
                 raise StructureError(
-                    f"Leaf {i} of the state has dtype {leaf.dtype}. Fixed points are solved in floating point: "
+                    f"Leaf {i} of the state has dtype {leaf.dtype}. Solvers work in floating point: "
                     "convert the initial state with `.float()`."
                 )
             if (leaf.shape[0], leaf.dtype, leaf.device) != (first.shape[0], first.dtype, first.device):
@@ -112,8 +112,12 @@ class Layout:
         self._leaves = [_Leaf(shape=leaf.shape[1:], channels_last=_is_channels_last(leaf)) for leaf in flat]
         self._single = self._leaves[0] if isinstance(state, Tensor) else None
 
-    def check(self, value: State) -> None:
+    def check(self, value: State, *, rule: str = "A fixed point needs f(z) to have") -> None:
         """Checks that `value`, what `f` returned, has the structure of the state.
+
+        Args:
+            value: a state.
+            rule: why it has to, up to "the shape of the state", for messages.
 
         Raises:
             StructureError: naming the first difference.
@@ -122,15 +126,15 @@ class Layout:
         found = list(leaves(value))
         if _structure(value) != _structure(self._tree):
             raise StructureError(
-                f"`f` turned a state of structure {self.structure} into {_shape(value)}. A fixed point needs f(z) "
-                "to have the structure of z: return the same nest of tuples."
+                f"`f` turned a state of structure {self.structure} into {_shape(value)}. {rule} the structure "
+                "of the state: return the same nest of tuples."
             )
         for i, (leaf, spec) in enumerate(zip(found, self._leaves, strict=True)):
             want = (self.batch_size, *spec.shape)
             if tuple(leaf.shape) != want:
                 raise StructureError(
-                    f"`f` changed the shape of leaf {i} from {want} to {tuple(leaf.shape)}. A fixed point needs "
-                    "f(z) to have the shape of z: look for a strided or unpadded layer in the cell."
+                    f"`f` changed the shape of leaf {i} from {want} to {tuple(leaf.shape)}. {rule} "
+                    "the shape of the state: look for a strided or unpadded layer in the cell."
                 )
             if not leaf.is_floating_point() or leaf.device != self.device:
                 raise StructureError(
@@ -143,7 +147,8 @@ class Layout:
         """Returns `state` as a matrix (B, N) in the state's dtype: a view of a single leaf where possible."""
         if self._single is not None:
             assert isinstance(state, Tensor)
-            return self._single.ravel(state).to(self.dtype)
+            rows = self._single.ravel(state)
+            return rows if rows.dtype == self.dtype else rows.to(self.dtype)
         rows = [spec.ravel(leaf) for spec, leaf in zip(self._leaves, leaves(state), strict=True)]
         return torch.cat([row.to(self.dtype) for row in rows], dim=1)
 

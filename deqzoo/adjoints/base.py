@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from deqzoo.adjoints.autocast import current_autocast, exact_arithmetic
 from deqzoo.errors import AdjointError
 from deqzoo.solution import Policy, Solution
-from deqzoo.solvers import FixedPointSolver, Map
+from deqzoo.solvers import FixedPointSolver, JudgedMap, Map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class Problem:
         z0: (B, N) where to start.
         args: what else f depends on, as tensors; they may require gradients.
         unconverged: the policy for backward solves.
+        judge: of a map that stands in for another; see `JudgedMap`.
 
     """
 
@@ -33,14 +34,23 @@ class Problem:
     z0: Tensor
     args: tuple[Tensor, ...]
     unconverged: Policy
+    judge: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def map(self, z: Tensor) -> Tensor:
         """(B, N) -> (B, N): f with its arguments filled in."""
         return self.f(z, *self.args)
 
+    def judged(self, evaluate: Map) -> Map:
+        """Returns `evaluate`, which is this map in some way, for a solver."""
+        return evaluate if self.judge is None else JudgedMap(evaluate, self.judge)
+
 
 class Adjoint(abc.ABC):
     """How gradients get back through a solve. A value: a frozen dataclass, shareable and picklable."""
+
+    def tightened(self, factor: float) -> "Adjoint":
+        """Returns this adjoint with `factor` times its tolerances, if it has any."""
+        return self
 
     @abc.abstractmethod
     def solve(self, problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
@@ -51,14 +61,20 @@ class Adjoint(abc.ABC):
 _weights = threading.RLock()
 
 
-def solve_without_graph(problem: Problem, solve: Callable[[Map, Tensor], Solution[Tensor]]) -> Solution[Tensor]:
-    """Returns what `solve` makes of the map and z0, detached; parametrised weights are computed once for all steps."""
+@contextmanager
+def without_graph(device: torch.device) -> Iterator[None]:
+    """A context for solves on `device`: no graph, no autocast, and parametrised weights are computed once in all."""
     # The caches close with the solve, before any evaluation that builds a graph: what is in them has no gradient.
-    with _weights, torch.no_grad(), parametrize.cached(), exact_arithmetic(problem.z0.device):
-        found = solve(problem.map, problem.z0.detach())
-    if current_autocast(problem.z0.device):
+    with _weights, torch.no_grad(), parametrize.cached(), exact_arithmetic(device):
+        yield
+    if current_autocast(device):
         torch.clear_autocast_cache()
-    return found
+
+
+def solve_without_graph(problem: Problem, solve: Callable[[Map, Tensor], Solution[Tensor]]) -> Solution[Tensor]:
+    """Returns what `solve` makes of the map and z0, detached."""
+    with without_graph(problem.z0.device):
+        return solve(problem.judged(problem.map), problem.z0.detach())
 
 
 @contextmanager

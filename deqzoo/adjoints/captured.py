@@ -37,8 +37,8 @@ def captured_leaves(f: Callable[..., Tensor], z: Tensor, args: tuple[Tensor, ...
                 found[id(leaf)] = leaf
         elif node._sequence_nr() <= before._sequence_nr():
             raise AdjointError(
-                f"f uses a tensor that was computed outside of it (by {node.name()}) and requires gradients. The "
-                "Reversible adjoint evaluates f anew in the backward pass: hand that tensor to fixed_point in *args."
+                f"f uses a tensor that was computed outside of it (by {node.name()}) and requires gradients. This "
+                "adjoint evaluates f anew in the backward pass: hand that tensor to odeint or fixed_point in *args."
             )
     return tuple(found.values())
 

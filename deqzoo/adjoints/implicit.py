@@ -1,6 +1,6 @@
 """Gradients by the implicit function theorem."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -39,6 +39,9 @@ class Implicit(Adjoint):
 
     solver: FixedPointSolver = field(default_factory=Anderson)
     reuse: bool = False
+
+    def tightened(self, factor: float) -> "Implicit":
+        return replace(self, solver=self.solver.tightened(factor))
 
     def solve(self, problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
         if self.reuse and not isinstance(solver, Broyden):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deqzoo.adjoints.autocast import fresh_casts
-from deqzoo.adjoints.base import Adjoint, Problem, refuse_double_backward, solve_without_graph, uncached_weights
+from deqzoo.adjoints.base import Adjoint, Problem, refuse_double_backward, solve_without_graph
 from deqzoo.adjoints.captured import captured_leaves
+from deqzoo.adjoints.recall import Recall
 from deqzoo.errors import AdjointError
 from deqzoo.solution import Solution
 from deqzoo.solvers import FixedPointSolver
@@ -69,23 +69,12 @@ class _Undo(torch.autograd.Function):
         flat, tensors = rest[: ctx.num_saved - 3], rest[ctx.num_saved - 3 :]
         checkpoints = list(zip(flat[::2], flat[1::2], strict=True))
         dtype, beta, segment = grads[0].dtype, ctx.solver.damping, ctx.solver.segment
-        sums: list[Tensor | None] = [None] * len(tensors)
+        recall = Recall(tensors, ctx.num_args)
 
         def pull_back(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             """Returns f(x) and Jᵀ v in float64; adds v's part to the gradients of arguments and parameters."""
-            with torch.enable_grad(), fresh_casts(), uncached_weights():
-                x = x.to(dtype).requires_grad_()
-                args = [t.detach().requires_grad_(t.requires_grad) for t in tensors[: ctx.num_args]]
-                fx = ctx.f(x, *args)
-            wanted = [x, *args, *tensors[ctx.num_args :]]
-            indices = [i for i, t in enumerate(wanted) if t.requires_grad]
-            parts = torch.autograd.grad(fx, [wanted[i] for i in indices], v.to(dtype), allow_unused=True)
-            for i, part in zip(indices[1:], parts[1:], strict=True):
-                if part is not None:
-                    total = sums[i - 1]
-                    sums[i - 1] = part if total is None else total + part
-            jv = torch.zeros_like(x) if parts[0] is None else parts[0]
-            return fx.detach().double(), jv.double()
+            fx, jv = recall.pull_back(ctx.f, x.to(dtype), v.to(dtype))
+            return fx.double(), jv.double()
 
         gz, gy = grads[0].double(), torch.zeros_like(z)
         for step in range(int(num_steps.max()) if len(num_steps) else 0, 0, -1):
@@ -102,4 +91,4 @@ class _Undo(torch.autograd.Function):
             z, y = torch.where(rows, z_before, z), torch.where(rows, y_before, y)
             gz = torch.where(rows, (1 - beta) * gz + jv, gz)
             gy = torch.where(rows, (1 - beta) * gy, gy)
-        return None, None, None, None, (gz + gy).to(dtype), *sums
+        return None, None, None, None, (gz + gy).to(dtype), *recall.sums

@@ -30,4 +30,4 @@ class Unrolled(Adjoint):
                 "follow Picard: take solver=Picard(), or adjoint=Implicit() for any solver."
             )
         with exact_arithmetic(problem.z0.device):
-            return solver.solve(partial(evaluate_with_graph, problem), problem.z0)
+            return solver.solve(problem.judged(partial(evaluate_with_graph, problem)), problem.z0)

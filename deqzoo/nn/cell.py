@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from deqzoo.fixed_point import Iteration
+
 
 class Cell(nn.Module, abc.ABC):
     """The map z ↦ f(z, *injection). It knows no solver and no gradient.
@@ -20,3 +22,7 @@ class Cell(nn.Module, abc.ABC):
     @abc.abstractmethod
     def initial_state(self, *injection: Any, **kwargs: Any) -> Any:
         """Returns where a solve starts when nothing better is known, usually zeros (B, ...)."""
+
+    def iterate(self, *injection: Any, **kwargs: Any) -> Iteration | None:
+        """Returns what to iterate in place of f, with the same fixed points; None for f itself."""
+        return None

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from deqzoo.nn.implicit_module import equilibria
+from deqzoo.nn.solving_module import equilibria
 from deqzoo.solution import Solution, Stats
 from deqzoo.tree import State, detached
 

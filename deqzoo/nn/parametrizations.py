@@ -117,7 +117,7 @@ def weight_normed(module: nn.Module, dim: int = 0) -> nn.Module:
     front = dim % weight.ndim  # to torch, -1 means one norm for everything
     others = [d for d in range(weight.ndim) if d != front]
     zero = torch.linalg.vector_norm(weight.detach(), dim=others) == 0
-    if zero.any():
+    if not zero.is_meta and zero.any():  # without values there is nothing to look at
         raise ValueError(
             f"{int(zero.sum())} of {len(zero)} slices of the weight of {type(module).__name__} along "
             f"dimension {dim} are zero. Weight normalisation keeps directions, and zero has none: initialise "

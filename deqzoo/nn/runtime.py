@@ -4,29 +4,43 @@ import dataclasses
 
 from torch import nn
 
-from deqzoo.adjoints import Adjoint
-from deqzoo.nn.implicit_module import equilibria
-from deqzoo.solvers import FixedPointSolver
+from deqzoo.nn.solving_module import AnyAdjoint, AnySolver, equilibria
 
 
 def set_runtime(
     net: nn.Module,
     *,
-    solver: FixedPointSolver | None = None,
-    adjoint: Adjoint | None = None,
+    solver: AnySolver | None = None,
+    adjoint: AnyAdjoint | None = None,
     max_steps: int | None = None,
     rtol: float | None = None,
 ) -> None:
-    """Reassigns solver, adjoint or budget of every equilibrium in `net`. What is None stays.
+    """Reassigns solver, adjoint or budget of every equilibrium or ODE in `net`. What is None stays.
 
     Raises:
-        ValueError: if something is to change and `net` has no equilibrium.
+        ValueError: if something is to change and `net` has no equilibrium, or its solver has no such budget.
+        SolverError: if `solver` solves another kind of equation.
+        AdjointError: if `adjoint` is for another kind of equation.
 
     """
     found = equilibria(net)
     changes = {k: v for k, v in {"max_steps": max_steps, "rtol": rtol}.items() if v is not None}
     if not found and (solver or adjoint or changes):
         raise ValueError(f"{type(net).__name__} has no equilibrium to solve: leave solver, adjoint and budget unset.")
+    # All or nothing: what does not fit is found before anything changes.
+    new = []
     for module in found.values():
-        module.solver = dataclasses.replace(solver or module.solver, **changes)
-        module.adjoint = adjoint or module.adjoint
+        module.check_runtime(solver or module.solver, adjoint or module.adjoint)
+        new.append((module, _budgeted(solver or module.solver, changes), adjoint or module.adjoint))
+    for module, new_solver, new_adjoint in new:
+        module.solver, module.adjoint = new_solver, new_adjoint
+
+
+def _budgeted(solver: AnySolver, changes: dict[str, float]) -> AnySolver:
+    missing = changes.keys() - {field.name for field in dataclasses.fields(solver)}
+    if missing:
+        raise ValueError(
+            f"{solver} has no {' and no '.join(sorted(missing))}: it spends what it was made with. Choose another "
+            f"solver, such as deqzoo.ode.DormandPrince(rtol=1e-4), or another {type(solver).__name__}."
+        )
+    return dataclasses.replace(solver, **changes)

@@ -1,7 +1,7 @@
 """Solvers of z = f(z) on matrices (B, N): they know no structure of states and no autograd."""
 
 from deqzoo.solvers.anderson import Anderson
-from deqzoo.solvers.base import AffineMap, FixedPointSolver, IterativeSolver, Map
+from deqzoo.solvers.base import AffineMap, FixedPointSolver, IterativeSolver, JudgedMap, Map
 from deqzoo.solvers.broyden import Broyden
 from deqzoo.solvers.gmres import GMRES
 from deqzoo.solvers.newton_krylov import NewtonKrylov
@@ -15,6 +15,7 @@ __all__ = [
     "Broyden",
     "FixedPointSolver",
     "IterativeSolver",
+    "JudgedMap",
     "Map",
     "NewtonKrylov",
     "Picard",

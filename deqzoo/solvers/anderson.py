@@ -16,7 +16,9 @@ class History:
     Attributes:
         values: (B, m, N) f(z).
         gaps: (B, m, N) f(z) − z.
-        gram: (B, m, m) inner products of the gaps.
+        gram: (B, m, m) inner products of the gaps, with the ridge on the diagonal.
+        ones: (B, m, 1) the right-hand side of the small systems.
+        plain: (m, m) the weights that choose one evaluation alone.
         length: evaluations seen.
 
     """
@@ -24,7 +26,14 @@ class History:
     values: Tensor
     gaps: Tensor
     gram: Tensor
+    ones: Tensor
+    plain: Tensor
     length: int = 0
+
+    @property
+    def slot(self) -> int:
+        """Where the next evaluation goes."""
+        return self.length % self.gaps.shape[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,44 +67,40 @@ class Anderson(IterativeSolver[History]):
     def init(self, z0: Tensor) -> History:
         batch, size = z0.shape
         dtype = work_dtype(z0.dtype)
+        # Squares of residuals that span many orders of magnitude. Apple's GPUs have no float64.
+        small = dtype if z0.device.type == "mps" else torch.float64
         rows = min(self.memory, self.max_steps)
         return History(
             values=z0.new_empty(batch, rows, size, dtype=dtype),
             gaps=z0.new_empty(batch, rows, size, dtype=dtype),
-            gram=z0.new_empty(batch, rows, rows, dtype=dtype),
+            gram=z0.new_empty(batch, rows, rows, dtype=small),
+            ones=z0.new_ones(batch, rows, 1, dtype=small),
+            plain=torch.eye(rows, dtype=small, device=z0.device),
         )
 
+    def gap(self, z: Tensor, fz: Tensor, state: History) -> Tensor:
+        return torch.sub(fz, z, out=state.gaps[:, state.slot])
+
     def step(self, f: Counted, z: Tensor, fz: Tensor, g: Tensor, state: History) -> tuple[Tensor, History]:
-        slot = state.length % state.gaps.shape[1]
+        slot = state.slot
         state.length += 1
         n = min(state.length, state.gaps.shape[1])
         state.values[:, slot] = fz
-        state.gaps[:, slot] = g
         gaps, values = state.gaps[:, :n], state.values[:, :n]
-        row = overlaps(gaps, state.gaps[:, slot])
+        row = overlaps(gaps, g)
         state.gram[:, slot, :n] = row
         state.gram[:, :n, slot] = row
+        # Relative to each residual: those of a converging solve span many orders of magnitude.
+        state.gram[:, slot, slot] *= 1 + self.ridge * torch.finfo(row.dtype).eps
         if n == 1:
             return (fz if self.damping == 1 else torch.add(z, g, alpha=self.damping)), state
-        alpha = self._weights(state.gram[:, :n, :n], slot)
+        # The least residual of weights that sum to one: Gram α ∝ 1.
+        solved = torch.linalg.solve_ex(state.gram[:, :n, :n], state.ones[:, :n])[0]
+        alpha = (solved / solved.sum(dim=1, keepdim=True))[:, :, 0]
+        # A sample whose small system broke down takes a plain step; comparisons with NaN are false.
+        sound = torch.linalg.vector_norm(alpha, dim=1, keepdim=True) < 1e12
+        alpha = torch.where(sound, alpha, state.plain[slot, :n]).to(row.dtype)
         z_next = combination(alpha, values)
         if self.damping != 1:
             z_next -= (1 - self.damping) * combination(alpha, gaps)
         return z_next.to(z.dtype), state
-
-    def _weights(self, gram: Tensor, newest: int) -> Tensor:
-        """(B, n, n) Gram matrices -> (B, n) the weights of least residual, summing to one."""
-        info = torch.finfo(gram.dtype)
-        squares = gram.diagonal(dim1=1, dim2=2).clamp_min(info.tiny)
-        # Unit diagonal: residuals of a converging solve span many orders of magnitude.
-        scale = (squares.amin(dim=1, keepdim=True) / squares).sqrt()
-        unit = squares.rsqrt()
-        system = gram * unit[:, :, None] * unit[:, None, :]
-        system.diagonal(dim1=1, dim2=2).add_(self.ridge * info.eps)
-        # Dense, as sums depend on strides and those on B.
-        solved = torch.linalg.solve_ex(system, scale)[0].contiguous() * scale
-        alpha = solved / solved.sum(dim=1, keepdim=True)
-        # A sample whose small system broke down takes a plain step.
-        plain = torch.zeros_like(alpha[:1])
-        plain[:, newest] = 1
-        return torch.where(alpha.isfinite().all(dim=1, keepdim=True), alpha, plain)

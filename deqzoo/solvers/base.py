@@ -3,8 +3,8 @@
 import abc
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, Self, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -17,6 +17,23 @@ Map: TypeAlias = Callable[[Tensor], Tensor]
 S = TypeVar("S")
 
 
+@dataclass(frozen=True)
+class JudgedMap:
+    """A map T that is iterated in place of another, f, whose residual is what counts.
+
+    Attributes:
+        map: T.
+        judge: takes s and T(s), and returns f(z) and f(z) − z at the z that s stands for, all of B rows.
+
+    """
+
+    map: Map
+    judge: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def __call__(self, s: Tensor) -> Tensor:
+        return self.map(s)
+
+
 class Counted:
     """A map that knows how often it was evaluated."""
 
@@ -27,6 +44,10 @@ class Counted:
     def __call__(self, z: Tensor) -> Tensor:
         self.num_evals += 1
         return self._f(z)
+
+    def judged(self, z: Tensor, fz: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what tells how good z is: f(z) and g = f(z) − z, or those of the map that f stands in for."""
+        return self._f.judge(z, fz) if isinstance(self._f, JudgedMap) else (fz, g)
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,10 @@ class FixedPointSolver(abc.ABC):
         """Whether the solver spends exactly `max_steps`, whatever the residual."""
         return self.rtol == 0 and self.atol == 0
 
+    def tightened(self, factor: float) -> Self:
+        """Returns this solver with `factor` times its tolerances."""
+        return self if factor == 1 else replace(self, rtol=factor * self.rtol, atol=factor * self.atol)
+
     @abc.abstractmethod
     def solve(self, f: Map, z0: Tensor, fz0: Tensor | None = None) -> Solution[Tensor]:
         """Returns each row's best iterate.
@@ -118,6 +143,10 @@ class IterativeSolver(FixedPointSolver, Generic[S]):
     def init(self, z0: Tensor) -> S:
         """Returns the state before the first step from z0 (B, N)."""
 
+    def gap(self, z: Tensor, fz: Tensor, state: S) -> Tensor:
+        """Returns g = f(z) − z (B, N), perhaps where `state` keeps it."""
+        return fz - z
+
     @abc.abstractmethod
     def step(self, f: Counted, z: Tensor, fz: Tensor, g: Tensor, state: S) -> tuple[Tensor, S]:
         """Returns the next iterate and state.
@@ -136,12 +165,14 @@ class IterativeSolver(FixedPointSolver, Generic[S]):
         progress: Progress = start_progress(self, z0)
         z, state = z0, self.init(z0)
         if fz0 is not None:
-            z, state = self.step(counted, z0, fz0, fz0 - z0, state)
+            z, state = self.step(counted, z0, fz0, self.gap(z0, fz0, state), state)
         for step in range(1, self.max_steps + 1):
             fz = counted(z)
-            g = fz - z
+            g = self.gap(z, fz, state)
             last = step == self.max_steps
-            if (last or step % self.check_every == 0) and progress.observe(z, fz, g, step, counted.num_evals):
+            if (last or step % self.check_every == 0) and progress.observe(
+                z, *counted.judged(z, fz, g), step, counted.num_evals
+            ):
                 break
             if not last:
                 z, state = self.step(counted, z, fz, g, state)

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from deqzoo.solvers.base import Counted, IterativeSolver
-from deqzoo.solvers.rows import combination, overlaps, row_dots, work_dtype
+from deqzoo.solvers.rows import add_combination, overlaps, row_dots, work_dtype
 
 
 @dataclass
 class Inverse:
-    """An estimate H of the inverse Jacobian of g(z) = f(z) − z: minus the identity plus rank-one terms.
+    """An estimate K of (I − J)⁻¹, with J the Jacobian of f: the identity plus rank-one terms.
 
     Attributes:
-        u: (B, m, N) the left factors in H = −I + Σ uᵢ vᵢᵀ.
+        u: (B, m, N) the left factors in K = I + Σ uᵢ vᵢᵀ.
         v: (B, m, N) the right factors.
         length: terms there are.
-        last_step: (B, N) −H g as it was last taken, None before the first step.
+        last_step: (B, N) K g as it was last taken, None before the first step.
 
     """
 
@@ -27,30 +27,30 @@ class Inverse:
     last_step: Tensor | None = None
 
     def times(self, x: Tensor) -> Tensor:
-        """(B, N) -> (B, N): H x."""
+        """(B, N) -> (B, N): K x."""
         return self._low_rank(self.u, self.v, x)
 
     def transposed_times(self, x: Tensor) -> Tensor:
-        """(B, N) -> (B, N): Hᵀ x."""
+        """(B, N) -> (B, N): Kᵀ x."""
         return self._low_rank(self.v, self.u, x)
 
     def solve_transposed(self, v: Tensor) -> Tensor:
-        """(B, N) -> (B, N): −Hᵀ v, the estimate of (I − Jᵀ)⁻¹ v with J the Jacobian of f."""
-        return -self.transposed_times(v.to(self.u.dtype)).to(v.dtype)
+        """(B, N) -> (B, N): Kᵀ v, the estimate of (I − Jᵀ)⁻¹ v."""
+        return self.transposed_times(v.to(self.u.dtype)).to(v.dtype)
 
     def _low_rank(self, left: Tensor, right: Tensor, x: Tensor) -> Tensor:
         if self.length == 0:
-            return -x
-        return combination(overlaps(right[:, : self.length], x), left[:, : self.length]) - x
+            return x
+        return add_combination(x, overlaps(right[:, : self.length], x), left[:, : self.length])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broyden(IterativeSolver[Inverse]):
-    """Broyden's good method on g(z) = f(z) − z, from H = −I, by rank-one updates
+    """Broyden's good method on g(z) = f(z) − z, from the step g, by rank-one updates
     (Broyden 1965, "A class of methods for solving nonlinear simultaneous equations").
 
     Attributes:
-        memory: m, the updates after which it starts again from H = −I: dropping single terms would stall it. Two
+        memory: m, the updates after which it starts again from K = I: dropping single terms would stall it. Two
             histories of m states are kept.
 
     """
@@ -76,18 +76,17 @@ class Broyden(IterativeSolver[Inverse]):
         return (z + step).to(z.dtype), state
 
     def _update(self, state: Inverse, g: Tensor) -> Tensor:
-        """Adds the rank-one term that the last step taught and returns the next step, −H g."""
+        """Adds the rank-one term that the last step taught and returns the next step, K g."""
         s, slot = state.last_step, state.length
         assert s is not None
-        h_gap = state.times(g)
-        # The last step was −H times the last gap.
-        y = h_gap + s
-        v = state.transposed_times(s)
-        curvature = row_dots(s, y)
+        step, v = state.times(g), state.transposed_times(s)
+        # The last step was K times the last gap, so that K maps the change of the gap to s − step, in place of s.
+        learned = row_dots(s, step)
+        curvature = row_dots(s, s) - learned
         # A sample whose step taught nothing keeps its estimate.
         weight = torch.where(curvature.abs() > torch.finfo(g.dtype).tiny, 1 / curvature, 0)
-        u = (s - y) * weight
-        state.u[:, slot], state.v[:, slot] = u, v
+        torch.mul(step, weight, out=state.u[:, slot])
+        state.v[:, slot] = v
         state.length += 1
-        # vᵀ g = sᵀ H g, already at hand.
-        return -(h_gap + u * row_dots(s, h_gap))
+        # vᵀ g = sᵀ K g, already at hand, and u is a multiple of K g.
+        return step * (1 + weight * learned)

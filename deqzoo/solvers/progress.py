@@ -5,6 +5,7 @@ while all samples improve. A fixed budget decides nothing: its bookkeeping stays
 """
 
 import abc
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,8 +54,7 @@ class Adaptive(Progress):
         batch = carry.shape[0]
         self._best = carry
         self._rtol, self._atol, self._patience = solver.rtol, solver.atol, solver.patience
-        self._gap = np.full(batch, np.inf)
-        self._scale = np.ones(batch)
+        self._gap, self._scale = [math.inf] * batch, [1.0] * batch
         self._best_step = np.zeros(batch, dtype=np.int64)
         self._num_steps = np.zeros(batch, dtype=np.int64)
         self._status = np.full(batch, Status.MAX_STEPS, dtype=np.int64)
@@ -66,6 +66,20 @@ class Adaptive(Progress):
         norms = row_norms(g), row_norms(fz)
         self._dtype = norms[0].dtype
         gap, scale = _on_host(*norms)
+        # As after most steps, all samples improved and none is done. Lists, because f has just flushed the caches: a
+        # few array operations, each run once, would cost a hundred times their arithmetic.
+        if self._all_active and all(map(self._goes_on, gap, scale, self._gap)):
+            self._take_all(carry, gap, scale, step, num_evals)
+            return False
+        return self._settle(carry, fz, g, np.array(gap), np.array(scale), step, num_evals)
+
+    def _goes_on(self, gap: float, scale: float, before: float) -> bool:
+        return self._atol + self._rtol * scale < gap < before and scale > 0
+
+    def _settle(
+        self, carry: Tensor, fz: Tensor, g: Tensor, gap: np.ndarray, scale: np.ndarray, step: int, num_evals: int
+    ) -> bool:
+        """Does what `observe` does, sample by sample."""
         finite = np.isfinite(gap) & np.isfinite(scale)
         plain = finite & (gap > 0) & (scale > 0)
         if not plain.all():
@@ -74,24 +88,16 @@ class Adaptive(Progress):
             gap, scale = np.where(plain, gap, safe[0]), np.where(plain, scale, safe[1])
             finite = np.isfinite(gap) & np.isfinite(scale)
             gap, scale = np.where(finite, gap, np.inf), np.where(finite, scale, 1.0)
-        better = gap < self._gap
-        converged = gap <= self._atol + self._rtol * scale
-        if not self._all_active:
-            better &= self._active
-            converged &= self._active
-        some_converged = converged.any()
-        taken = (better | converged) if some_converged else better
+        before = np.array(self._gap)
+        converged = self._active & (gap <= self._atol + self._rtol * scale)
+        taken = converged | self._active & (gap < before)
         if taken.all():
-            self._best = carry  # no copy: nothing older is worth keeping
-            self._gap, self._scale = gap, scale
-            self._num_steps[:] = num_evals
-            self._best_step[:] = step
-            if not some_converged:
-                return False
+            self._take_all(carry, gap.tolist(), scale.tolist(), step, num_evals)
         elif taken.any():
             rows = torch.from_numpy(taken).to(carry.device, non_blocking=True)
             self._best = torch.where(rows[:, None], carry, self._best)
-            self._gap[taken], self._scale[taken] = gap[taken], scale[taken]
+            self._gap = np.where(taken, gap, before).tolist()
+            self._scale = np.where(taken, scale, self._scale).tolist()
             self._num_steps[taken] = num_evals
             self._best_step[taken] = step
         stalled = self._active & ~taken & (step - self._best_step >= self._patience)
@@ -105,18 +111,24 @@ class Adaptive(Progress):
         self._all_active = self._active.all()
         return not self._active.any()
 
+    def _take_all(self, carry: Tensor, gap: list[float], scale: list[float], step: int, num_evals: int) -> None:
+        self._best = carry  # no copy: nothing older is worth keeping
+        self._gap, self._scale = gap, scale
+        self._num_steps[:] = num_evals
+        self._best_step[:] = step
+
     def value(self) -> Tensor:
-        lost = np.isinf(self._gap)
-        if not lost.any():
+        if math.inf not in self._gap:
             return self._best
-        rows = torch.from_numpy(lost).to(self._best.device)
+        rows = torch.from_numpy(np.isinf(self._gap)).to(self._best.device)
         return torch.where(rows[:, None], torch.nan, self._best)
 
     def stats(self, num_evals: int) -> Stats:
         device = self._best.device
         with np.errstate(divide="ignore", over="ignore"):
             # 0/0 is a sample that rests at zero.
-            residual = np.divide(self._gap, self._scale, out=np.zeros_like(self._gap), where=self._gap > 0)
+            gap = np.array(self._gap)
+            residual = np.divide(gap, self._scale, out=np.zeros_like(gap), where=gap > 0)
         return Stats(
             num_evals=num_evals,
             num_steps=torch.from_numpy(self._num_steps).to(device),
@@ -125,11 +137,9 @@ class Adaptive(Progress):
         )
 
 
-def _on_host(*rows: Tensor) -> tuple[np.ndarray, ...]:
-    """Returns vectors (B,) as float64 arrays, by one transfer at most."""
-    if rows[0].is_cpu:
-        return tuple(row.numpy().astype(np.float64) for row in rows)
-    return tuple(torch.stack(rows).cpu().numpy().astype(np.float64))
+def _on_host(*rows: Tensor) -> list[list[float]]:
+    """Returns vectors (B,) as lists, by one transfer at most."""
+    return [row.tolist() for row in rows] if rows[0].is_cpu else torch.stack(rows).tolist()
 
 
 class FixedBudget(Progress):

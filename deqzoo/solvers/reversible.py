@@ -70,7 +70,8 @@ class Reversible(FixedPointSolver):
             here = z.to(z0.dtype)
             fz = counted(here) if step or fz0 is None else fz0
             # The pair is kept, the residual is that of z.
-            done = progress.observe(torch.cat((z, y), dim=1), fz, fz - here, step + 1, counted.num_evals)
+            judged = counted.judged(here, fz, fz - here)
+            done = progress.observe(torch.cat((z, y), dim=1), *judged, step + 1, counted.num_evals)
             if done or step == self.max_steps:
                 break
             if record and step % self.segment == 0:

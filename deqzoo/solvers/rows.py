@@ -10,7 +10,9 @@ from torch import Tensor
 
 def row_norms(x: Tensor) -> Tensor:
     """(B, N) -> (B,): Euclidean norms, summed in float32 at least."""
-    return torch.linalg.vector_norm(x.detach(), dim=1, dtype=work_dtype(x.dtype))
+    if x.requires_grad:
+        x = x.detach()
+    return torch.linalg.vector_norm(x, dim=1, dtype=work_dtype(x.dtype))
 
 
 def safe_row_norms(x: Tensor) -> Tensor:
@@ -28,7 +30,7 @@ def row_maxima(x: Tensor) -> Tensor:
 
 def row_dots(x: Tensor, y: Tensor) -> Tensor:
     """(B, N), (B, N) -> (B, 1): inner products."""
-    return _sums(x * y).unsqueeze(1)
+    return overlaps(y[:, None], x)
 
 
 def overlaps(history: Tensor, x: Tensor) -> Tensor:
@@ -46,9 +48,16 @@ def combination(weights: Tensor, history: Tensor) -> Tensor:
     return (weights[:, :, None] * history).sum(1)
 
 
+def add_combination(x: Tensor, weights: Tensor, history: Tensor, *, alpha: float = 1) -> Tensor:
+    """(B, N), (B, m), (B, m, N) -> (B, N): x plus alpha times the sum of its history with weights."""
+    if history.shape[2] % 16 == 0:
+        return torch.baddbmm(x[:, None], weights[:, None], history, alpha=alpha)[:, 0]
+    return torch.add(x, combination(weights, history), alpha=alpha)
+
+
 def work_dtype(dtype: torch.dtype) -> torch.dtype:
     """Returns the dtype in which histories and small systems are kept: at least float32."""
-    return torch.promote_types(dtype, torch.float32)
+    return dtype if dtype in (torch.float32, torch.float64) else torch.promote_types(dtype, torch.float32)
 
 
 def _sums(x: Tensor) -> Tensor:

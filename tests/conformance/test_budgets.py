@@ -98,6 +98,7 @@ def test_a_fixed_budget_asks_the_device_nothing_through_the_front_door(solver):
 @pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("every", [1, 4])
 def test_an_adaptive_solve_asks_once_per_look(solver, every, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)  # where host and device share their memory, nothing waits
     x = torch.randn(5, 8)
     solver = tuned(solver, check_every=every, rtol=1e-6)
     with torch.no_grad(), Transfers(monkeypatch) as transfers:
@@ -106,7 +107,7 @@ def test_an_adaptive_solve_asks_once_per_look(solver, every, monkeypatch):
         )
     looks = -(-found.stats.num_evals // every)
     assert found.stats.converged.all()
-    assert transfers.count <= looks + 1  # and none where host and device share their memory
+    assert looks <= transfers.count <= looks + 1
 
 
 @pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()], ids=lambda s: type(s).__name__)
