@@ -1,18 +1,25 @@
 """Architectures, one file each, and the names of their configurations."""
 
-from deqzoo.models import mdeq, pcdeq
+from deqzoo.models import deq, deq_transformer, explicit, mdeq, mondeq, neural_ode, pcdeq, revdeq
 from deqzoo.models.input_spec import INPUT_SPECS, InputSpec
-from deqzoo.models.registry import ModelEntry, Runtime, canonical, entries, entry, register
+from deqzoo.models.registry import ModelEntry, Runtime, TextRuntime, canonical, entries, entry, register
 
 __all__ = [
     "INPUT_SPECS",
     "InputSpec",
     "ModelEntry",
     "Runtime",
+    "TextRuntime",
     "canonical",
+    "deq",
+    "deq_transformer",
     "entries",
     "entry",
+    "explicit",
     "mdeq",
+    "mondeq",
+    "neural_ode",
     "pcdeq",
     "register",
+    "revdeq",
 ]

@@ -1,16 +1,19 @@
 """What every image classifier of the zoo can do, in timm's words."""
 
 import abc
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from deqzoo.adjoints import Unrolled
 from deqzoo.errors import StructureError
+from deqzoo.nn import equilibria
 
 
 class Classifier(nn.Module, abc.ABC):
-    """An image classifier: features at an equilibrium, then a linear head `fc`.
+    """An image classifier: maps at several places or scales, features made of them, then a linear head `fc`.
 
     Args:
         in_chans: channels of its images.
@@ -19,8 +22,14 @@ class Classifier(nn.Module, abc.ABC):
 
     Attributes:
         pretrained_cfg: timm's description of the inputs; filled in for named models.
+        fixed_input_size: whether images of one size are all it takes.
+        layers: regular expressions for the names of parameters, from the images on, as timm's `group_matcher` gives
+            them; groups of digits count layers, and what matches none comes last.
 
     """
+
+    fixed_input_size: ClassVar[bool] = True
+    layers: ClassVar[dict[str, str]] = {}
 
     def __init__(self, *, in_chans: int, num_classes: int, num_features: int) -> None:
         super().__init__()
@@ -29,13 +38,30 @@ class Classifier(nn.Module, abc.ABC):
         self.pretrained_cfg: dict[str, Any] = {}
         self.reset_classifier(num_classes)
 
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Describes the maps, as timm does; none for vectors.
+
+        Of each the channels (num_chs), how many pixels of the image are one of its own along each side (reduction), and
+        the module it comes from.
+        """
+        return []
+
     @abc.abstractmethod
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) images -> feature maps or vectors (B, ...) before pooling."""
+    def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, C, H, W) images -> the maps (B, Cᵢ, Hᵢ, Wᵢ) of `feature_info`; vectors where there are no maps."""
+
+    def gather(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Maps -> features (B, ...) before pooling: the last of them, if nothing else is said."""
+        return maps[-1]
 
     @abc.abstractmethod
     def pool(self, features: Tensor) -> Tensor:
-        """Feature maps or vectors (B, ...) -> (B, num_features)."""
+        """Features (B, ...) -> (B, num_features)."""
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) images -> features (B, ...) before pooling."""
+        return self.gather(self.forward_maps(x))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Features (B, ...) -> logits (B, num_classes), or (B, num_features) before the last layer."""
@@ -49,6 +75,100 @@ class Classifier(nn.Module, abc.ABC):
             StructureError: for anything but a floating batch of images with the channels of this network.
 
         """
+        self._check_images(x)
+        return self.forward_head(self.forward_features(x))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Returns the features and the maps at `indices`, or these maps alone.
+
+        Args:
+            x: (B, C, H, W) normalised images.
+            indices: of `feature_info`, or how many of the last; None for all.
+            norm: has nothing to act on, since no norm follows the maps.
+            stop_early: changes nothing, since all maps are of one solve or needed for the next.
+            output_fmt: "NCHW".
+            intermediates_only: leaves out the features.
+
+        Raises:
+            StructureError: if the network has no maps, or no such ones; and as in `forward`.
+
+        """
+        if output_fmt != "NCHW":
+            raise StructureError(f"Got output_fmt={output_fmt!r}. Maps are (B, C, H, W): leave it at 'NCHW'.")
+        chosen = self._chosen(indices)
+        self._check_images(x)
+        maps = self.forward_maps(x)
+        intermediates = [maps[i] for i in chosen]
+        return intermediates if intermediates_only else (self.gather(maps), intermediates)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] | None = None, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes the head, which intermediate maps do not need, and returns the indices, counted from the front."""
+        chosen = self._chosen(indices)
+        if prune_head:
+            self.reset_classifier(0)
+        return chosen
+
+    def get_classifier(self) -> nn.Module:
+        """Returns the last layer."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the last layer by a fresh one, where the weights are; by the identity for num_classes = 0."""
+        if num_classes < 0:
+            raise ValueError(f"Got num_classes={num_classes}. Use a positive number, or 0 for pooled features.")
+        self.num_classes = num_classes
+        like = next(self.parameters(), None)
+        where: dict[str, Any] = {} if like is None else {"device": like.device, "dtype": like.dtype}
+        self.fc = nn.Linear(self.num_features, num_classes, **where) if num_classes else nn.Identity()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Returns `layers`, to which timm applies layer-wise learning rates."""
+        return dict(self.layers)
+
+    def no_weight_decay(self) -> set[str]:
+        """Returns the names of parameters that weight decay should leave alone; see `is_vector`."""
+        return {name for name, parameter in self.named_parameters() if is_vector(parameter)}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Does nothing where equilibria are differentiated at the equilibrium: no steps are kept to begin with.
+
+        Raises:
+            StructureError: if the steps of the solves are kept.
+
+        """
+        if enable and any(isinstance(module.adjoint, Unrolled) for module in equilibria(self).values()):
+            raise StructureError(
+                "The steps of the solves are kept by adjoint=Unrolled(), which has no checkpoints. Memory that does "
+                "not grow with the steps comes from the adjoint: load or create the network with adjoint=Implicit()."
+            )
+
+    def _chosen(self, indices: int | Sequence[int] | None) -> list[int]:
+        count = len(self.feature_info)
+        if not count:
+            raise StructureError(
+                f"This {type(self).__name__} computes vectors and has no intermediate maps. Take its features from "
+                "forward_features, or a network of convolutions."
+            )
+        wanted = list(range(count)) if indices is None else indices
+        wanted = list(range(-wanted, 0)) if isinstance(wanted, int) else list(wanted)
+        if not wanted or any(not -count <= i < count for i in wanted):
+            raise StructureError(
+                f"Got indices {indices} for {count} maps. They count from 0 to {count - 1}, or back from -1: "
+                f"choose among them, or how many of the last, 1 to {count}."
+            )
+        return [i % count for i in wanted]
+
+    def _check_images(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise StructureError(
                 f"Found an input of shape {tuple(x.shape)}. {type(self).__name__} takes batches of images "
@@ -65,15 +185,22 @@ class Classifier(nn.Module, abc.ABC):
                 f"Found images of dtype {x.dtype} for weights of {dtype}. They have to agree outside of autocast: "
                 "convert the images with `.to(...)`, or the model with `.float()`, `.double()` or the like."
             )
-        return self.forward_head(self.forward_features(x))
 
-    def get_classifier(self) -> nn.Module:
-        """Returns the last layer."""
-        return self.fc
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the last layer by a fresh one; by the identity for num_classes = 0."""
-        if num_classes < 0:
-            raise ValueError(f"Got num_classes={num_classes}. Use a positive number, or 0 for pooled features.")
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+def is_vector(parameter: Tensor) -> bool:
+    """Whether a parameter is a vector up to dimensions of length 1: a bias, the scale of a norm, gains of weights."""
+    return sum(length > 1 for length in parameter.shape) <= 1
+
+
+def check_size(x: Tensor, size: int) -> None:
+    """Checks that images (B, C, H, W) are squares of `size` pixels along each side.
+
+    Raises:
+        StructureError: if they are not.
+
+    """
+    if x.shape[2:] != (size, size):
+        raise StructureError(
+            f"Found images of {x.shape[2]}x{x.shape[3]} pixels. This network takes {size}x{size}: resize them, as the "
+            "model's `.transform` does."
+        )

@@ -1,6 +1,8 @@
 """What images a classifier of a data set expects: size, normalisation and labels."""
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ sunflower sweet_pepper table tank telephone television tiger tractor train trout
 wardrobe whale willow_tree wolf woman worm
 """
 
-INPUT_SPECS = {
+_SPECS = {
     spec.dataset: spec
     for spec in (
         InputSpec(
@@ -110,3 +112,42 @@ INPUT_SPECS = {
         ),
     )
 }
+
+
+@cache
+def _imagenet() -> InputSpec:
+    # timm has the list of classes, and takes half a second to import.
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return InputSpec(
+        dataset="imagenet-1k",
+        size=(224, 224),
+        channels=3,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        label_names=tuple(ImageNetInfo("imagenet-1k").label_names()),  # WordNet's, as its folders are called
+        license="non-commercial research",
+    )
+
+
+class _InputSpecs(Mapping[str, InputSpec]):
+    """Data sets by name, of which the large ones are described when they are asked for."""
+
+    def __init__(self, specs: Mapping[str, InputSpec], late: Mapping[str, Callable[[], InputSpec]]) -> None:
+        self._specs, self._late = specs, late
+
+    def __getitem__(self, name: str) -> InputSpec:
+        return self._late[name]() if name in self._late else self._specs[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._specs or name in self._late
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._specs
+        yield from self._late
+
+    def __len__(self) -> int:
+        return len(self._specs) + len(self._late)
+
+
+INPUT_SPECS: Mapping[str, InputSpec] = _InputSpecs(_SPECS, {"imagenet-1k": _imagenet})

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+
+from deqzoo.nn import weight_normed
 
 _BOTTLENECK = 4
 """Channels that leave a bottleneck per channel inside of it."""
@@ -17,8 +18,7 @@ def conv(in_chans: int, out_chans: int, size: int, *, stride: int = 1, bias: boo
 
 def normed_conv(in_chans: int, out_chans: int, size: int) -> nn.Module:
     """Returns a convolution whose filters have a direction and a gain of their own."""
-    # Not by deqzoo.nn.weight_normed: that looks at the values, and the large networks are built on the meta device too.
-    return weight_norm(conv(in_chans, out_chans, size))
+    return weight_normed(conv(in_chans, out_chans, size))
 
 
 class ResidualBlock(nn.Module):

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,8 @@ class PcDEQ(Classifier):
 
     """
 
+    layers: ClassVar[dict[str, str]] = {"stages": r"^stages\.(\d+)"}
+
     def __init__(
         self,
         widths: Sequence[int],
@@ -149,13 +151,28 @@ class PcDEQ(Classifier):
             )
         )
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        if self.dense:
+            return []
+        return [
+            {"num_chs": stage.norm_out.num_features, "reduction": 2**i, "module": f"stages.{i}"}
+            for i, stage in enumerate(self.stages)
+            if isinstance(stage, _Stage)
+        ]
+
+    def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.shape[2:] != (self.image_size, self.image_size):
             raise StructureError(
                 f"Found images of {x.shape[2]}x{x.shape[3]} pixels. This network takes "
                 f"{self.image_size}x{self.image_size}: resize them, as the model's `.transform` does."
             )
-        return self.stages(x.flatten(1) if self.dense else x)
+        x = x.flatten(1) if self.dense else x
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps)
 
     def pool(self, features: Tensor) -> Tensor:
         return features if self.dense else F.avg_pool2d(features, self.pool_size).flatten(1)
@@ -255,6 +272,12 @@ def pcdeq_mnist_multi(**runtime: Unpack[Runtime]) -> PcDEQ:
     return PcDEQ(
         (12, 24, 48), image_size=28, padding=0, pool_size=4, activation="softsign", **{"in_chans": 1, **runtime}
     )
+
+
+@register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar")
+def pcdeq_cifar(**runtime: Unpack[Runtime]) -> PcDEQ:
+    """Three pcDEQ-1 equilibria of growing width, halving the image between them."""
+    return PcDEQ((64, 120, 160), image_size=32, pool_size=4, **runtime)
 
 
 @register(task="image-classification", dataset="cifar10")

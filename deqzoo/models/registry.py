@@ -13,16 +13,24 @@ from deqzoo.errors import UnknownModelError
 from deqzoo.solvers import FixedPointSolver
 
 
-class Runtime(TypedDict, total=False):
-    """What every configuration takes: how to solve, and the sizes of input and output.
-
-    `solver` and `adjoint` are no part of the architecture: weights fit whatever they are.
-    """
+class SolverRuntime(TypedDict, total=False):
+    """How to solve. It is no part of the architecture: weights fit whatever it is."""
 
     solver: FixedPointSolver
     adjoint: Adjoint
+
+
+class Runtime(SolverRuntime, total=False):
+    """What every image classifier takes: how to solve, and the sizes of input and output."""
+
     num_classes: int
     in_chans: int
+
+
+class TextRuntime(SolverRuntime, total=False):
+    """What every language model takes: how to solve, and the size of the vocabulary."""
+
+    vocab_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +39,9 @@ class ModelEntry:
 
     Attributes:
         name: canonical, such as "pcdeq-mnist".
-        build: makes the network, untrained; takes the keywords of `Runtime`.
+        build: makes the network, untrained; takes the keywords of `Runtime` or, for text, `TextRuntime`.
         task: what it does, such as "image-classification".
-        dataset: what it is meant for, a key of `INPUT_SPECS` for images.
+        dataset: what it is meant for, a key of `INPUT_SPECS` for images, of `TEXT_SPECS` for text.
         recipe: the recipe that trains it, None where there is none.
         description: one sentence.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deqzoo.adjoints import Implicit, Unrolled
-from deqzoo.errors import StructureError, UnconvergedWarning
+from deqzoo.errors import SolverError, StructureError, UnconvergedWarning
 from deqzoo.models import entry
 from deqzoo.models.mdeq import (
     MDEQ,
@@ -161,7 +161,7 @@ def test_the_map_is_the_published_one(config, dropout):
 def test_each_scale_has_half_the_size_of_the_one_before(name):
     net = entry(name).build(solver=Picard(rtol=0, max_steps=2))
     with torch.no_grad():
-        scales = net.eval().forward_scales(images(1, size=16))
+        scales = net.eval().forward_maps(images(1, size=16))
     sizes = [(1, c, 16 >> i, 16 >> i) for i, c in enumerate(net.config.channels)]
     assert [tuple(z.shape) for z in scales] == sizes
 
@@ -169,7 +169,7 @@ def test_each_scale_has_half_the_size_of_the_one_before(name):
 def test_the_stem_halves_as_often_as_it_is_told():
     net = network(THREE).eval()
     with torch.no_grad():
-        assert [z.shape[2] for z in net.forward_scales(images(1, size=24))] == [12, 6, 3]
+        assert [z.shape[2] for z in net.forward_maps(images(1, size=24))] == [12, 6, 3]
         assert net.forward_features(images(1, size=24)).shape == (1, 5, 3, 3)
 
 
@@ -227,7 +227,7 @@ def test_the_equilibrium_is_solved(config, solver):
     set_runtime(net, solver=solver)
     seen_by_cell = calls(net)
     with torch.no_grad(), observe_equilibria(net) as seen:
-        scales = net.forward_scales(images(dtype=torch.float64))
+        scales = net.forward_maps(images(dtype=torch.float64))
     assert seen.converged.all()
     u = seen_by_cell[-1][1]
     again = net.equilibrium.cell(scales, u)
@@ -315,6 +315,45 @@ def test_a_broken_image_breaks_no_other():
         assert logits[1].isnan().all()
         torch.testing.assert_close(logits[[0, 2, 3]], good[[0, 2, 3]], rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(net(x[2:3]), good[2:3], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_single_image_is_a_batch(train):
+    net = contracting(TWO).train(train)
+    x = images(1, dtype=torch.float64).requires_grad_()
+    logits = net(x)
+    assert logits.shape == (1, 3)
+    (gradient,) = torch.autograd.grad(logits.sum(), x)
+    assert gradient.isfinite().all()
+
+
+def test_a_solve_that_ends_early_says_so_where_it_happened():
+    net = contracting(TWO)
+    set_runtime(net, max_steps=2)
+    x = images(3, dtype=torch.float64)
+    with torch.no_grad():
+        with pytest.warns(UnconvergedWarning, match="3 of 3 samples"), observe_equilibria(net) as seen:
+            assert net(x).isfinite().all()
+        assert [name for name, _ in seen.solutions] == ["equilibrium"]
+        assert not seen.converged.any()
+        net.equilibrium.unconverged = "raise"
+        with pytest.raises(SolverError, match="3 of 3 samples"):
+            net(x)
+        net.equilibrium.unconverged = "ignore"
+        assert net(x).isfinite().all()
+
+
+def test_more_steps_come_closer_to_the_equilibrium():
+    net = contracting(THREE)
+    x = images(2, dtype=torch.float64)
+    net.equilibrium.unconverged = "ignore"
+    with torch.no_grad():
+        exact = net(x)
+        gaps = []
+        for budget in (1, 3, 9, 27):
+            set_runtime(net, max_steps=budget)
+            gaps.append(float((net(x) - exact).norm()))
+    assert gaps[0] > gaps[1] > gaps[2] > gaps[3]
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])

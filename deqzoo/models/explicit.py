@@ -1,0 +1,92 @@
+"""Explicit networks for small images, to compare implicit ones with.
+
+After He, Zhang, Ren & Sun 2016, "Deep residual learning for image recognition", of timm's blocks. Their stem is a
+single 3x3 convolution and there is no pooling before the head: small images have no resolution to give away.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypedDict, Unpack
+
+from torch import Tensor, nn
+
+from deqzoo.models.classifier import Classifier
+from deqzoo.models.registry import register
+
+
+class Sizes(TypedDict, total=False):
+    """What every explicit configuration takes."""
+
+    num_classes: int
+    in_chans: int
+
+
+class SmallResNet(Classifier):
+    """Stages of residual blocks of two convolutions; each stage but the first halves the maps.
+
+    Args:
+        widths: channels of each stage.
+        blocks: in each stage.
+        in_chans: channels of its images.
+        num_classes: logits to give.
+
+    """
+
+    fixed_input_size = False
+    layers: ClassVar[dict[str, str]] = {"stem": r"^stem", "stages": r"^stages\.(\d+)\.(\d+)"}
+
+    def __init__(self, widths: Sequence[int], *, blocks: int, in_chans: int = 3, num_classes: int = 10) -> None:
+        super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=widths[-1])
+        self.widths = tuple(widths)
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
+        )
+        before = (widths[0], *widths)
+        self.stages = nn.Sequential(
+            *(_stage(a, b, blocks, halve=i > 0) for i, (a, b) in enumerate(zip(before, widths, strict=False)))
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        return [{"num_chs": width, "reduction": 2**i, "module": f"stages.{i}"} for i, width in enumerate(self.widths)]
+
+    def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps)
+
+    def pool(self, features: Tensor) -> Tensor:
+        return features.mean((2, 3))
+
+
+def _stage(before: int, width: int, blocks: int, *, halve: bool) -> nn.Sequential:
+    # timm takes half a second to import.
+    from timm.models.resnet import BasicBlock, downsample_conv
+
+    stride = 2 if halve else 1
+    shortcut = downsample_conv(before, width, kernel_size=1, stride=stride) if halve else None
+    first = BasicBlock(before, width, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
+
+
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet18-cifar")
+def resnet18_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
+    """An explicit baseline: ResNet-18 with a stem for small images."""
+    return SmallResNet((64, 128, 256, 512), blocks=2, **sizes)
+
+
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet20-cifar")
+def resnet20_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
+    """An explicit baseline: ResNet-20, with convolutions as shortcuts."""
+    return SmallResNet((16, 32, 64), blocks=3, **sizes)
+
+
+@register(task="image-classification", dataset="mnist", recipe="baselines/resnet8-mnist")
+def resnet8_mnist(**sizes: Unpack[Sizes]) -> SmallResNet:
+    """An explicit baseline: a residual network of three blocks."""
+    return SmallResNet((16, 32, 64), blocks=1, **{"in_chans": 1, **sizes})

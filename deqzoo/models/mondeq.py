@@ -1,0 +1,253 @@
+"""Monotone operator equilibrium networks (Winston & Kolter 2020, arXiv 2006.08591).
+
+z = ReLU(W z + x) with W = (1 − m) I − AᵀA + B − Bᵀ. As I − W ⪰ m I for some m > 0, there is exactly one such z, and
+operator splittings reach it from everywhere.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deqzoo.adjoints import Adjoint, Implicit
+from deqzoo.fixed_point import Iteration
+from deqzoo.models.classifier import Classifier, check_size
+from deqzoo.models.mondeq_parts import MonotoneConv, MonotoneMatrix
+from deqzoo.models.mondeq_tiers import MonotoneTiers
+from deqzoo.models.registry import Runtime, register
+from deqzoo.nn import Cell, ForwardBackward, ImplicitModule, MonotoneOperator, PeacemanRachford, Splitting
+from deqzoo.nn.splitting import relu
+from deqzoo.solvers import Anderson, FixedPointSolver
+
+_ANDERSON = Anderson(rtol=1e-4, max_steps=200, patience=100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonDEQConfig:
+    """The sizes of a monotone operator network.
+
+    Attributes:
+        widths: channels of the equilibrium, one number per tier; each has half the height and width of the one before.
+        image_size: height and width of its images in pixels.
+        stem: channels between the images and the injection; None for an injection that sees the images themselves.
+        stride: pixels of the image per pixel of the finest tier, along each side: 1, 2 or, with a stem, 4.
+        cells: squares, along each side, that every tier is averaged over for the head.
+        dense: an equilibrium of vectors, fed by all pixels, instead of maps.
+        margin: m.
+
+    """
+
+    widths: tuple[int, ...]
+    image_size: int
+    stem: int | None = None
+    stride: int = 1
+    cells: int = 1
+    dense: bool = False
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.widths or (self.dense and len(self.widths) > 1):
+            raise ValueError(
+                f"Got widths={self.widths} with dense={self.dense}. There is one number per tier, and vectors have one "
+                "tier: give at least one width, and just one for dense=True."
+            )
+        if not self.margin > 0:
+            raise ValueError(
+                f"Got margin={self.margin}. Equilibria are unique for positive margins alone: 1.0 is the published one."
+            )
+
+
+class MonotoneCell(Cell):
+    """z ↦ ReLU(W z + x), solved by operator splitting.
+
+    Args:
+        operator: W.
+        splitting: what is iterated instead of that map; None for the map itself, which need not contract. No part of
+            the architecture: it may be reassigned at any time.
+
+    """
+
+    def __init__(self, operator: MonotoneOperator, *, splitting: Splitting | None) -> None:
+        super().__init__()
+        self.operator = operator
+        self.splitting = splitting
+
+    def forward(self, z: Any, x: Any) -> Any:
+        wz = self.operator(z)
+        return relu(wz + x if isinstance(z, Tensor) else tuple(a + b for a, b in zip(wz, x, strict=True)))
+
+    def initial_state(self, x: Any) -> Any:
+        return torch.zeros_like(x) if isinstance(x, Tensor) else tuple(map(torch.zeros_like, x))
+
+    def iterate(self, x: Any) -> Iteration | None:
+        return self.splitting.iterate(self.operator, x) if self.splitting else None
+
+
+class MonDEQ(Classifier):
+    """(Stem ->) injection -> monotone equilibrium -> BatchNorm and average pooling of each tier -> linear.
+
+    Args:
+        config: its sizes.
+        in_chans: channels of its images.
+        num_classes: logits to give.
+        solver: how the equilibrium is found.
+        adjoint: how gradients pass it.
+        splitting: what they iterate; by default Peaceman–Rachford for one tier, forward–backward for several.
+
+    """
+
+    layers: ClassVar[dict[str, str]] = {
+        "stem": r"^(?:stem|entries|norms_in)",
+        "equilibrium": r"^(?:equilibrium|norms_out)",
+    }
+
+    def __init__(
+        self,
+        config: MonDEQConfig,
+        *,
+        in_chans: int = 3,
+        num_classes: int = 10,
+        solver: FixedPointSolver = _ANDERSON,
+        adjoint: Adjoint = Implicit(solver=_ANDERSON),
+        splitting: Splitting | None = None,
+    ) -> None:
+        widths = config.widths
+        features = widths[0] if config.dense else sum(widths) * config.cells**2
+        super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=features)
+        self.config = config
+        norm = nn.BatchNorm1d if config.dense else nn.BatchNorm2d
+        stem = config.stem
+        self.stem = (
+            nn.Identity()
+            if stem is None
+            else nn.Sequential(
+                nn.Conv2d(in_chans, stem, 3, stride=config.stride, padding=1, bias=False),
+                nn.BatchNorm2d(stem),
+                nn.ReLU(),
+            )
+        )
+        if config.dense:
+            entries: list[nn.Module] = [nn.Linear(in_chans * config.image_size**2, widths[0], bias=False)]
+        else:
+            stride = config.stride if stem is None else max(1, config.stride // 2)
+            entries = [nn.Conv2d(stem or in_chans, width, 3, stride=stride, padding=1, bias=False) for width in widths]
+        self.entries = nn.ModuleList(entries)
+        self.norms_in = nn.ModuleList(norm(width) for width in widths)
+        if config.dense:
+            operator: MonotoneOperator = MonotoneMatrix(widths[0], margin=config.margin)
+        elif len(widths) == 1:
+            operator = MonotoneConv(widths[0], margin=config.margin)
+        else:
+            operator = MonotoneTiers(widths, margin=config.margin)
+        default = PeacemanRachford() if len(widths) == 1 else ForwardBackward(alpha=0.25)
+        self.equilibrium = ImplicitModule(
+            MonotoneCell(operator, splitting=splitting or default), solver=solver, adjoint=adjoint
+        )
+        self.norms_out = nn.ModuleList(norm(width) for width in widths)
+
+    def injection(self, x: Tensor) -> Any:
+        """(B, C, H, W) images -> what the equilibrium is fed with: a tensor of its shape, or a tuple of such."""
+        x = x.flatten(1) if self.config.dense else self.stem(x)
+        parts = []
+        for tier, (entry, norm) in enumerate(zip(self.entries, self.norms_in, strict=True)):
+            parts.append(norm(entry(F.avg_pool2d(x, 2**tier) if tier else x)))
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        if self.config.dense:
+            return []
+        return [
+            {"num_chs": width, "reduction": self.config.stride * 2**tier, "module": f"norms_out.{tier}"}
+            for tier, width in enumerate(self.config.widths)
+        ]
+
+    def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        check_size(x, self.config.image_size)
+        z = self.equilibrium(self.injection(x))
+        tiers = (z,) if isinstance(z, Tensor) else z
+        return tuple(norm(tier) for norm, tier in zip(self.norms_out, tiers, strict=True))
+
+    def gather(self, maps: tuple[Tensor, ...]) -> Tensor:
+        if self.config.dense:
+            return maps[0]
+        return torch.cat([F.adaptive_avg_pool2d(tier, self.config.cells) for tier in maps], dim=1)
+
+    def pool(self, features: Tensor) -> Tensor:
+        return features.flatten(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonotoneCertificate:
+    """A proof, for given weights, that the equilibrium exists and is unique, whatever the image.
+
+    Attributes:
+        margin: the least eigenvalue of I − (W + Wᵀ) / 2: a lower bound of it for convolutions, for several tiers the
+            estimate of Lanczos' method, which is one from above.
+        lipschitz: L = ‖I − W‖₂, an upper bound for convolutions, an estimate for several tiers.
+        rate: c < 1 if the margin is positive: ‖u_k − u*‖ ≤ cᵏ ‖u₀ − u*‖ for plain iteration of the model's splitting;
+            1 if it is not known to contract.
+
+    """
+
+    margin: float
+    lipschitz: float
+    rate: float
+
+    @property
+    def unique(self) -> bool:
+        """Whether the margin is positive."""
+        return self.margin > 0
+
+
+@torch.no_grad()
+def certificate(model: nn.Module) -> MonotoneCertificate:
+    """Returns the certificate of `model`, a `MonDEQ`: computed anew, in float64, from the W that is loaded.
+
+    Raises:
+        ValueError: if `model` is no `MonDEQ`.
+
+    """
+    if not isinstance(model, MonDEQ):
+        raise ValueError(f"{type(model).__name__} is no MonDEQ: only those come with this certificate.")
+    model = copy.deepcopy(model).double().eval()
+    cell = model.equilibrium.cell
+    assert isinstance(cell, MonotoneCell)
+    like = model.injection(torch.zeros(1, model.in_chans, model.config.image_size, model.config.image_size).double())
+    m, lipschitz = cell.operator.least_eigenvalue(like), cell.operator.lipschitz(like)
+    return MonotoneCertificate(margin=m, lipschitz=lipschitz, rate=_rate(cell, like, m, lipschitz))
+
+
+def _rate(cell: MonotoneCell, like: Any, m: float, lipschitz: float) -> float:
+    """Returns how a step of the cell's splitting contracts for all W of margin m and norm ‖I − W‖₂ at most."""
+    if m <= 0:
+        return 1.0
+    match cell.splitting:
+        case PeacemanRachford(alpha=alpha):
+            # That of (I − α G) (I + α G)⁻¹ with G = I − W.
+            size = 1 + (alpha * lipschitz) ** 2
+            square = (size - 2 * alpha * m) / (size + 2 * alpha * m)
+        case ForwardBackward(alpha=alpha):
+            # That of I − α G.
+            alpha = min(1.0, cell.operator.margin / lipschitz**2) if alpha is None else alpha
+            square = 1 - 2 * alpha * m + (alpha * lipschitz) ** 2
+        case _:
+            return 1.0
+    return min(1.0, max(0.0, square) ** 0.5)
+
+
+@register(task="image-classification", dataset="mnist", recipe="mondeq-mnist")
+def mondeq_mnist(**runtime: Unpack[Runtime]) -> MonDEQ:
+    """One convolutional monotone equilibrium of 48 channels, behind a stem that halves the image twice."""
+    config = MonDEQConfig(widths=(48,), image_size=28, stem=32, stride=4, cells=3)
+    # A small step, for the large ‖I − W‖ that training leads to.
+    return MonDEQ(config, splitting=PeacemanRachford(alpha=0.15), **{"in_chans": 1, **runtime})
+
+
+@register(task="image-classification", dataset="cifar10", recipe="mondeq-cifar")
+def mondeq_cifar(**runtime: Unpack[Runtime]) -> MonDEQ:
+    """A monotone equilibrium of three tiers, of 64, 112 and 128 channels."""
+    return MonDEQ(MonDEQConfig(widths=(64, 112, 128), image_size=32, stem=64), **runtime)
