@@ -1,32 +1,53 @@
-"""Batches of images by index: no worker processes and no collation, since the images lie in memory.
+"""Batches by index: no worker processes and no collation for images and texts that lie in memory.
 
-Which images are in a batch, and the key of its augmentation, depend on (seed, epoch, batch index, rank)
+Which samples are in a batch, and the key of what is drawn for them, depend on (seed, epoch, batch index, rank)
 alone. A run that is resumed therefore sees what it would have seen.
 """
 
 import hashlib
-from collections.abc import Iterator
-from typing import NamedTuple, Self
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Generic, Never, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from deqzoo.data.image_set import ImageSet
 from deqzoo.errors import DataError
 
+Made = TypeVar("Made", covariant=True)
 
-class Batch(NamedTuple):
-    """Raw images on their way to the device.
 
-    Attributes:
-        images: (B, C, H, W) uint8.
-        labels: (B,) int64.
-        key: seeds the augmentation; None means that the batch is not augmented.
-    """
+class Source(Protocol[Made]):
+    """Samples in memory that batches are made of."""
 
-    images: Tensor
-    labels: Tensor
-    key: int | None
+    unit: ClassVar[str]
+    """What one sample is called."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor, key: int | None) -> Made:
+        """Returns the samples at `indices`, (B,) int64.
+
+        Args:
+            indices: of the samples.
+            key: seeds what is drawn for them in training; None in evaluation.
+        """
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol[Made]):
+    """Samples that are better made in advance, such as images in files."""
+
+    def stream(self, plan: Iterable[tuple[Tensor, int | None]]) -> Iterator[Made]:
+        """Yields the batches of (indices, key)."""
+        ...
+
+
+def _made(source: Source[Made], plan: Iterable[tuple[Tensor, int | None]]) -> Iterator[Made]:
+    if isinstance(source, Streaming):
+        return source.stream(plan)
+    return (source.batch(indices, key) for indices, key in plan)
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -35,31 +56,31 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-class TrainBatches:
+class TrainBatches(Generic[Made]):
     """One rank's shuffled batches of an epoch; every epoch has another order.
 
-    All ranks get the same number of batches of the same sizes. Together they hold the images that one process
-    with `world_size` times the batch size would get, but for fewer than `world_size` images that are
-    left out of an epoch when the number of images is no multiple of it.
+    All ranks get the same number of batches of the same sizes. Together they hold the samples that one process
+    with `world_size` times the batch size would get, but for fewer than `world_size` samples that are
+    left out of an epoch when the number of samples is no multiple of it.
 
     Lightning calls `set_epoch` before an epoch, and saves and restores the position in it with checkpoints.
 
     Args:
-        data: the training images.
-        batch_size: images per batch and rank.
-        seed: of the order and of the augmentation.
+        data: what to train on.
+        batch_size: samples per batch and rank.
+        seed: of the order and of what is drawn for each batch.
         drop_last: leave out an incomplete last batch.
         shuffle: False keeps the order of the data set.
         rank: of this process.
         world_size: number of processes.
 
     Raises:
-        DataError: if there are too few images for one batch.
+        DataError: if there are too few samples for one batch.
     """
 
     def __init__(
         self,
-        data: ImageSet,
+        data: Source[Made],
         *,
         batch_size: int,
         seed: int = 0,
@@ -80,7 +101,7 @@ class TrainBatches:
         self._resume_at: tuple[int, int] | None = None
         if len(self) == 0:
             raise DataError(
-                f"{len(data)} training images for {world_size} process(es) with batches of "
+                f"{len(data)} training {data.unit}s for {world_size} process(es) with batches of "
                 f"{batch_size}{' and drop_last' if drop_last else ''} make no batch at all. Every process "
                 "needs at least one per epoch: lower batch_size, or keep incomplete batches with "
                 "drop_last=False."
@@ -107,17 +128,22 @@ class TrainBatches:
         share = len(self.data) // self.world_size
         return share // self.batch_size if self.drop_last else -(-share // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Made]:
         # A generator: nothing here runs before the first batch is wanted, and by then the epoch is known.
         resume_at, self._resume_at = self._resume_at, None
         epoch = self.epoch
         first = resume_at[1] if resume_at is not None and resume_at[0] == epoch else 0
         order = self._order(epoch)
-        for index in range(first, len(self)):
-            chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-            key = derive_seed("augment", self.seed, epoch, index, self.rank)
+        plan = (
+            (
+                order[index * self.batch_size : (index + 1) * self.batch_size],
+                derive_seed("augment", self.seed, epoch, index, self.rank),
+            )
+            for index in range(first, len(self))
+        )
+        for index, batch in enumerate(_made(self.data, plan), first):
             self._position = index + 1
-            yield Batch(self.data.images[chosen], self.data.labels[chosen], key)
+            yield batch
 
     def _order(self, epoch: int) -> Tensor:
         if self.shuffle:
@@ -129,40 +155,39 @@ class TrainBatches:
         return order[self.rank : even : self.world_size]
 
 
-class EvalBatches:
-    """One rank's batches of an evaluation: over all ranks every image comes exactly once, in order.
+class EvalBatches(Generic[Made]):
+    """One rank's batches of an evaluation: over all ranks every sample comes exactly once, in order.
 
     Batches are as even as possible and at most `batch_size` large; every rank gets the same number of them,
     so that nobody waits for a rank that has finished.
 
     Args:
-        data: the images.
-        batch_size: most images per batch and rank.
+        data: the samples.
+        batch_size: most samples per batch and rank.
         rank: of this process.
         world_size: number of processes.
 
     Raises:
-        DataError: if there are fewer images than processes need.
+        DataError: if there are fewer samples than processes need.
     """
 
-    def __init__(self, data: ImageSet, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, data: Source[Made], *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.data = data
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
         if len(data) < world_size * len(self):
             raise DataError(
-                f"{len(data)} images to evaluate on {world_size} processes with {len(self)} batch(es) "
+                f"{len(data)} {data.unit}s to evaluate on {world_size} processes with {len(self)} batch(es) "
                 "each. No batch may be empty: use fewer processes or larger batches."
             )
 
     def __len__(self) -> int:
         return -(-len(self.data) // (self.batch_size * self.world_size))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Made]:
         indices = torch.arange(self.rank, len(self.data), self.world_size)
-        for chosen in indices.tensor_split(len(self)):
-            yield Batch(self.data.images[chosen], self.data.labels[chosen], None)
+        yield from _made(self.data, ((chosen, None) for chosen in indices.tensor_split(len(self))))
 
 
 class NoBatches:
@@ -171,5 +196,11 @@ class NoBatches:
     def __len__(self) -> int:
         return 0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Never]:
         return iter(())
+
+
+def without_validation() -> NoBatches:
+    """Returns no batches: to have no validation set is no mistake, but Lightning warns of every empty loader."""
+    warnings.filterwarnings("ignore", "Total length of `NoBatches` across ranks is zero", UserWarning)
+    return NoBatches()

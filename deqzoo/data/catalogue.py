@@ -7,12 +7,15 @@ from typing import Unpack
 
 from deqzoo.data.image_data import ImageData, ImageOptions
 from deqzoo.data.image_folder import ImageFolder
+from deqzoo.data.streamed_folder import StreamedImageFolder
 from deqzoo.data.torchvision_data import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST, TorchvisionData
 from deqzoo.errors import DataError
 
 DATASETS: dict[str, type[TorchvisionData]] = {
     data.dataset: data for data in (MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN)
 }
+
+_LARGE = ("imagenet-1k",)  # more images than the memory holds
 
 
 def open_data(
@@ -47,7 +50,8 @@ def open_data(
             raise DataError(
                 f"{text} is a folder and cannot be downloaded. Only {', '.join(DATASETS)} can: leave out download."
             )
-        return ImageFolder(path, like=like, **options)
+        folder = StreamedImageFolder if like in _LARGE else ImageFolder
+        return folder(path, like=like, **options)
     near = difflib.get_close_matches(text.lower(), DATASETS, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise DataError(

@@ -1,6 +1,5 @@
 """The base of all image data modules."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from deqzoo.data.augment import Augmentation
-from deqzoo.data.batches import Batch, EvalBatches, NoBatches, TrainBatches
-from deqzoo.data.image_set import ImageSet, normalise, split_by_class, to_float
+from deqzoo.data.batches import EvalBatches, NoBatches, TrainBatches, without_validation
+from deqzoo.data.image_set import Batch, Images, normalise, split_by_class, to_float
 from deqzoo.errors import DataError
 from deqzoo.models.input_spec import InputSpec
 
@@ -79,10 +78,10 @@ class ImageData(LightningDataModule, ABC):
         self.val_size = val_size
         self.seed = seed
         self.drop_last = drop_last
-        self._sets: dict[Split, ImageSet] = {}
+        self._sets: dict[Split, Images] = {}
 
     @abstractmethod
-    def read(self, split: Literal["train", "test"]) -> ImageSet:
+    def read(self, split: Literal["train", "test"]) -> Images:
         """Returns a split from the disk, before anything is split off for validation.
 
         Raises:
@@ -94,7 +93,7 @@ class ImageData(LightningDataModule, ABC):
         """Number of labels."""
         return len(self.spec.label_names)
 
-    def image_set(self, split: Split) -> ImageSet:
+    def image_set(self, split: Split) -> Images:
         """Returns the raw images of a split; they are read once and kept.
 
         Raises:
@@ -104,7 +103,7 @@ class ImageData(LightningDataModule, ABC):
             self._sets.update(self._load(split))
         return self._sets[split]
 
-    def _load(self, split: Split) -> dict[Split, ImageSet]:
+    def _load(self, split: Split) -> dict[Split, Images]:
         if split == "test":
             return {"test": self.read("test")}
         if split == "val" and self.val_size == 0:
@@ -150,11 +149,7 @@ class ImageData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> EvalBatches | NoBatches:
         """Returns this process's batches of the validation set, none where there is no such set."""
-        if self._has_val:
-            return self._eval_batches("val")
-        # To have no validation set is the default and no mistake, but Lightning warns of every empty loader.
-        warnings.filterwarnings("ignore", "Total length of `NoBatches` across ranks is zero", UserWarning)
-        return NoBatches()
+        return self._eval_batches("val") if self._has_val else without_validation()
 
     def test_dataloader(self) -> EvalBatches:
         """Returns this process's batches of the test set."""

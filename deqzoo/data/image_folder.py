@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from deqzoo.data.image_data import ImageData, ImageOptions, Split
-from deqzoo.data.image_set import ImageSet
+from deqzoo.data.image_set import Images, ImageSet
 from deqzoo.data.pictures import read_image
 from deqzoo.errors import DataError, listed
 from deqzoo.models.input_spec import INPUT_SPECS, InputSpec
@@ -59,18 +59,28 @@ class ImageFolder(ImageData):
     def _has_val(self) -> bool:
         return self.val_size > 0 or (self.root / "val").is_dir()
 
-    def _load(self, split: Split) -> dict[Split, ImageSet]:
+    def _load(self, split: Split) -> dict[Split, Images]:
         if split == "val" and self.val_size == 0 and self._has_val:
             return {"val": self._decode(self.root / "val")}
         return super()._load(split)
 
-    def read(self, split: Literal["train", "test"]) -> ImageSet:
+    def read(self, split: Literal["train", "test"]) -> Images:
         """Returns the decoded images of root/train or root/test, for want of the latter of root/val."""
         folder = self.root / split
         stand_in = self.root / "val"
         return self._decode(stand_in if split == "test" and not folder.is_dir() and stand_in.is_dir() else folder)
 
-    def _decode(self, folder: Path) -> ImageSet:
+    def _decode(self, folder: Path) -> Images:
+        spec, files = self.spec, self._files(folder)
+        images = torch.empty(len(files), spec.channels, *spec.size, dtype=torch.uint8)
+        labels = torch.tensor([label for _, label in files])
+        bar = tqdm(files, desc=f"reading {folder.name}", unit="image", disable=len(files) < _QUIET_BELOW)
+        for image, (path, _) in zip(images, bar, strict=True):
+            image.copy_(read_image(path, spec))
+        return ImageSet(images=images, labels=labels)
+
+    def _files(self, folder: Path) -> list[tuple[Path, int]]:
+        """Returns (path, label) of every image in the class folders of `folder`."""
         spec = self.spec
         classes = _classes(folder)
         unknown = [name for name in classes if name not in spec.label_names]
@@ -80,13 +90,7 @@ class ImageFolder(ImageData):
                 f"{listed(spec.label_names, 12)}. Labels are the same in every split: rename or remove the "
                 "folder."
             )
-        files = [(path, spec.label_names.index(name)) for name in classes for path in _images(folder / name)]
-        images = torch.empty(len(files), spec.channels, *spec.size, dtype=torch.uint8)
-        labels = torch.tensor([label for _, label in files])
-        bar = tqdm(files, desc=f"reading {folder.name}", unit="image", disable=len(files) < _QUIET_BELOW)
-        for image, (path, _) in zip(images, bar, strict=True):
-            image.copy_(read_image(path, spec))
-        return ImageSet(images=images, labels=labels)
+        return [(path, spec.label_names.index(name)) for name in classes for path in _images(folder / name)]
 
 
 def _spec(root: Path, like: str | None, size: int | None) -> InputSpec:

@@ -2,11 +2,54 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from deqzoo.errors import DataError
+
+
+class Batch(NamedTuple):
+    """Raw images on their way to the device.
+
+    Attributes:
+        images: (B, C, H, W) uint8.
+        labels: (B,) int64.
+        key: seeds the augmentation; None means that the batch is not augmented.
+    """
+
+    images: Tensor
+    labels: Tensor
+    key: int | None
+
+
+class Images(Protocol):
+    """Labelled images of one split, wherever they are.
+
+    Attributes:
+        unit: what one of them is called.
+        images: (N, C, H, W) uint8, or what gives those for indices and slices.
+        labels: (N,) int64.
+    """
+
+    unit: ClassVar[str]
+
+    @property
+    def images(self) -> Any: ...
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor, key: int | None) -> Batch:
+        """Returns the images at `indices` (B,); `key` seeds what is drawn for them."""
+        ...
+
+    def select(self, indices: Tensor) -> Self:
+        """Returns the images at `indices`, an int64 tensor of shape (K,)."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +64,7 @@ class ImageSet:
         DataError: if there are no images, or not as many labels as images.
     """
 
+    unit: ClassVar[str] = "image"
     images: Tensor
     labels: Tensor
 
@@ -38,6 +82,10 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batch(self, indices: Tensor, key: int | None) -> Batch:
+        """Returns the images at `indices` (B,); `key` seeds their augmentation."""
+        return Batch(self.images[indices], self.labels[indices], key)
 
     def select(self, indices: Tensor) -> "ImageSet":
         """Returns the images at `indices`, an int64 tensor of shape (K,)."""

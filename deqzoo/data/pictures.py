@@ -28,7 +28,13 @@ def open_image(path: Path) -> Image.Image:
     return image
 
 
-def to_pixels(image: Image.Image, *, channels: int, size: tuple[int, int]) -> Tensor:
+def to_pixels(
+    image: Image.Image,
+    *,
+    channels: int,
+    size: tuple[int, int],
+    box: tuple[int, int, int, int] | None = None,
+) -> Tensor:
     """Returns a picture as uint8 (C, H, W).
 
     One of another size is scaled until it covers the wanted one (bicubic), then cut to its centre.
@@ -37,6 +43,7 @@ def to_pixels(image: Image.Image, *, channels: int, size: tuple[int, int]) -> Te
         image: of any colours.
         channels: 1 for grey, 3 for RGB.
         size: height and width.
+        box: left, upper, right and lower edge of a part that is stretched to the size instead.
 
     Raises:
         DataError: for pixels of more than 8 bits, whose range is not known.
@@ -44,7 +51,9 @@ def to_pixels(image: Image.Image, *, channels: int, size: tuple[int, int]) -> Te
     _check_depth(image, "An image")
     height, width = size
     image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
+    if box is not None:
+        image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+    elif image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1).contiguous()
 

@@ -1,12 +1,8 @@
 """Image classification."""
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,30 +11,18 @@ from torch.optim.optimizer import ParamsT
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from deqzoo.errors import DeqzooError, DivergedError, StructureError
+from deqzoo.errors import StructureError
 from deqzoo.nn import observe_equilibria
-from deqzoo.nn.observe import Observed
+from deqzoo.tasks.base import Task
 from deqzoo.tasks.image_transform import ImageTransform
-from deqzoo.tasks.on_its_way import OnItsWay
-from deqzoo.tasks.param_groups import weight_decay_groups
 from deqzoo.tasks.schedules import Schedule
-from deqzoo.tasks.solver_report import backward_figures, find_nonfinite, forward_figures
+from deqzoo.tasks.solver_report import forward_figures
 
 LabelledImages: TypeAlias = tuple[Tensor, Tensor]
 """Normalised images (B, C, H, W) and int64 labels (B,)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    """What one training batch leaves to be looked at after its backward pass."""
-
-    index: int
-    images: Tensor
-    seen: Observed
-    loss: OnItsWay
-
-
-class ImageClassifier(LightningModule):
+class ImageClassifier(Task):
     """Trains and evaluates a network with cross-entropy. Called on normalised images, it returns logits.
 
     In training it logs, as train/…, loss, top1 and learning rate (lr), and of the solves the evaluations
@@ -58,6 +42,8 @@ class ImageClassifier(LightningModule):
         cutmix: α of cutmix, 0 for none.
     """
 
+    best = ("val/top1", "max")
+
     def __init__(
         self,
         net: nn.Module,
@@ -68,20 +54,16 @@ class ImageClassifier(LightningModule):
         mixup: float = 0.0,
         cutmix: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(net, optimizer=optimizer, schedule=schedule)
         if not 0 <= label_smoothing < 1 or mixup < 0 or cutmix < 0:
             raise ValueError(
                 f"label_smoothing = {label_smoothing}, mixup = {mixup}, cutmix = {cutmix}. The first is a "
                 "share in [0, 1), the others are 0 or more: correct the value."
             )
-        self.net = net
-        self.make_optimizer = optimizer
-        self.schedule = schedule
         self.label_smoothing = label_smoothing
         self.mixup = mixup
         self.cutmix = cutmix
         self._mix: Mixup | None = None
-        self._step: _Step | None = None
 
     @property
     def transform(self) -> ImageTransform:
@@ -117,11 +99,6 @@ class ImageClassifier(LightningModule):
         if self.mixup or self.cutmix:
             self._mix = Mixup(self.mixup, self.cutmix, mode="batch", label_smoothing=0.0, num_classes=classes)
 
-    def on_fit_start(self) -> None:
-        """Leaves the eval mode that `deqzoo.load` gives. In training mode, parts that are in eval stay so."""
-        if not self.training:
-            self.train()
-
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         """Returns the mean loss of a batch."""
         images, labels = batch
@@ -131,33 +108,11 @@ class ImageClassifier(LightningModule):
         with observe_equilibria(self.net) as seen:
             logits = self.net(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        self._step = _Step(index=batch_idx, images=images, seen=seen, loss=OnItsWay(loss))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         if targets is labels:
             hits = (logits.detach().argmax(1) == labels).float().mean()
             self.log("train/top1", hits, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
-        return loss
-
-    def on_after_backward(self) -> None:
-        """Looks at the loss before the weights are changed, and logs what the solves cost, the backward ones too.
-
-        Raises:
-            DivergedError: if the loss is NaN or infinite.
-        """
-        step, self._step = self._step, None
-        assert step is not None
-        loss = step.loss.read()
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"The loss of batch {step.index} in epoch {self.current_epoch} (step {self.global_step}) is "
-                f"{loss}, and training on would spread it to all weights. "
-                f"{find_nonfinite(self.net, step.images, step.seen)} Mend the images if it is them; else lower the "
-                "learning rate or clip gradients (--trainer.gradient_clip_val 1). --ckpt_path last resumes."
-            )
-        if self._logs_this_step:
-            self._log_figures("train/", forward_figures(step.seen))
-            self._log_figures("train/backward_", backward_figures(step.seen))
-            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return self.watch(loss, seen, index=batch_idx, images=images)
 
     def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
         """Adds a batch to the validation metrics."""
@@ -167,31 +122,6 @@ class ImageClassifier(LightningModule):
         """Adds a batch to the test metrics."""
         self._evaluate(batch, self.test_metrics, "test/")
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Returns the optimizer, and the schedule over the steps that the trainer will take.
-
-        Raises:
-            DeqzooError: if there is a schedule and the trainer has no end.
-        """
-        optimizer = self.make_optimizer(weight_decay_groups(self.net))
-        if self.schedule is None:
-            return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise DeqzooError(
-                f"The trainer has no end, and {self.schedule} spreads over a whole run. Set "
-                "--trainer.max_epochs or --trainer.max_steps, or take no schedule."
-            )
-        scheduler = self.schedule.attach(optimizer, int(steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    @property
-    def _logs_this_step(self) -> bool:
-        """Whether the trainer writes this step's figures: others would be computed for nothing."""
-        # Lightning sets the attribute from outside of the class, where type checkers do not see it.
-        interval: Any = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        return interval > 0 and (self.global_step + 1) % interval == 0
-
     def _evaluate(self, batch: LabelledImages, metrics: MetricCollection, prefix: str) -> None:
         images, labels = batch
         with observe_equilibria(self.net) as seen:
@@ -199,14 +129,8 @@ class ImageClassifier(LightningModule):
         # Probabilities: torchmetrics takes logits that happen to lie in [0, 1] for such.
         metrics.update(logits.float().softmax(-1), labels)
         figures = {"loss": F.cross_entropy(logits, labels), **forward_figures(seen)}
-        self._log_figures(prefix, figures, batch_size=len(images))
+        self.log_figures(prefix, figures, batch_size=len(images))
         self.log_dict(dict(metrics.items()), batch_size=len(images))
-
-    def _log_figures(self, prefix: str, figures: Mapping[str, Tensor], *, batch_size: int | None = None) -> None:
-        """Logs figures of a batch, over all processes and, in evaluation, batches."""
-        for key, value in figures.items():
-            reduction = "max" if key.endswith("_max") else "mean"
-            self.log(prefix + key, value, reduce_fx=reduction, batch_size=batch_size, sync_dist=True)
 
 
 def _metrics(num_classes: int, prefix: str) -> MetricCollection:

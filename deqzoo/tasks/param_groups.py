@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
+
+from deqzoo.models.classifier import is_vector
 
 
 def weight_decay_groups(net: nn.Module) -> list[dict[str, Any]]:
@@ -13,11 +15,7 @@ def weight_decay_groups(net: nn.Module) -> list[dict[str, Any]]:
     changes what a layer computes instead of how smoothly. Frozen parameters and empty groups are left out.
     """
     trainable = [p for p in net.parameters() if p.requires_grad]
-    decaying = [p for p in trainable if not _is_vector(p)]
-    others = [p for p in trainable if _is_vector(p)]
+    decaying = [p for p in trainable if not is_vector(p)]
+    others = [p for p in trainable if is_vector(p)]
     groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
-
-
-def _is_vector(parameter: Tensor) -> bool:
-    return sum(length > 1 for length in parameter.shape) <= 1

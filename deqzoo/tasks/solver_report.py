@@ -29,19 +29,16 @@ def backward_figures(seen: Observed) -> dict[str, Tensor]:
     return forward_figures(Observed(backward))
 
 
-def find_nonfinite(net: nn.Module, images: Tensor, seen: Observed) -> str:
-    """Returns where NaN or inf is: in how many images (B, ...), which weights, which solves."""
-    bad_images = int((~images.isfinite().flatten(1).all(1)).sum())
+def find_nonfinite(net: nn.Module, images: Tensor | None, seen: Observed) -> str:
+    """Returns where NaN or inf is: in how many images (B, ...), if there are any, which weights, which solves."""
+    inputs = ""
+    if images is not None:
+        bad_images = int((~images.isfinite().flatten(1).all(1)).sum())
+        inputs = f"Images with NaN or inf: {bad_images} of {len(images)}. "
     weights = [name for name, p in net.named_parameters() if not bool(p.isfinite().all())]
     solves = [
         f"{name} ({count} of {len(solution.stats.status)} samples)"
         for name, solution in seen.solutions
         if (count := int((solution.stats.status == Status.NONFINITE).sum()))
     ]
-    return " ".join(
-        (
-            f"Images with NaN or inf: {bad_images} of {len(images)}.",
-            f"Weights: {listed(weights, 5)}.",
-            f"Solves: {listed(solves, 5)}.",
-        )
-    )
+    return f"{inputs}Weights: {listed(weights, 5)}. Solves: {listed(solves, 5)}."

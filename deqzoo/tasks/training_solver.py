@@ -5,12 +5,13 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from deqzoo.adjoints import Adjoint
-from deqzoo.nn import ImplicitModule, equilibria, set_runtime
+from deqzoo.nn import SolvingModule, equilibria, set_runtime
+from deqzoo.ode import Integrator, ODEAdjoint
 from deqzoo.solvers import FixedPointSolver
 
 
 class TrainingSolver(Callback):
-    """Solves every equilibrium differently while training batches run.
+    """Solves every equilibrium or ODE differently while training batches run.
 
     Gradients bear looser tolerances than predictions do. Outside of training batches, in validation and test too, the
     network has its own solvers and adjoints, so that a model has one accuracy whoever measures it.
@@ -20,10 +21,15 @@ class TrainingSolver(Callback):
         adjoint: how gradients pass them, likewise.
     """
 
-    def __init__(self, *, solver: FixedPointSolver | None = None, adjoint: Adjoint | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        solver: FixedPointSolver | Integrator | None = None,
+        adjoint: Adjoint | ODEAdjoint | None = None,
+    ) -> None:
         self.solver = solver
         self.adjoint = adjoint
-        self._own: list[tuple[ImplicitModule, FixedPointSolver, Adjoint]] = []
+        self._own: list[tuple[SolvingModule, Any, Any]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Assigns what training solves with.

@@ -8,8 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from deqzoo.data import MNIST, RandomAffine, RandomShift
-from deqzoo.data.batches import Batch
+from deqzoo.data import MNIST, Batch, RandomAffine, RandomShift
 from deqzoo.errors import DataError
 
 # Lightning 2.6 asks torch about its trees in a way that torch 2.15 deprecates.

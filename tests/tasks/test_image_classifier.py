@@ -13,7 +13,7 @@ from torch import nn
 from deqzoo.adjoints import OneStep
 from deqzoo.errors import DeqzooError, DivergedError, StructureError
 from deqzoo.nn import observe_equilibria
-from deqzoo.tasks import ImageClassifier, WarmupCosine, image_classifier
+from deqzoo.tasks import ImageClassifier, WarmupCosine, base
 from deqzoo.tasks.on_its_way import OnItsWay
 from deqzoo.tasks.solver_report import forward_figures
 
@@ -112,9 +112,7 @@ def test_solves_are_reported_in_evaluation(net):
 
 def test_solves_are_reported_in_the_steps_that_are_logged_alone(net, tmp_path, monkeypatch):
     computed = []
-    monkeypatch.setattr(
-        image_classifier, "forward_figures", lambda seen: computed.append(seen) or forward_figures(seen)
-    )
+    monkeypatch.setattr(base, "forward_figures", lambda seen: computed.append(seen) or forward_figures(seen))
     logger = CSVLogger(tmp_path, name="", version="")
     trainer = train(ImageClassifier(net), make_batches(6), max_epochs=1, log_every_n_steps=3, logger=logger)
     with (tmp_path / "metrics.csv").open() as file:

@@ -1,0 +1,132 @@
+"""What all tasks share: how to optimise, what to look at before the weights change, what solves cost."""
+
+import abc
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.optimizer import ParamsT
+
+from deqzoo.errors import DeqzooError, DivergedError
+from deqzoo.nn.observe import Observed
+from deqzoo.tasks.on_its_way import OnItsWay
+from deqzoo.tasks.param_groups import weight_decay_groups
+from deqzoo.tasks.schedules import Schedule
+from deqzoo.tasks.solver_report import backward_figures, find_nonfinite, forward_figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What one training batch leaves to be looked at after its backward pass."""
+
+    index: int
+    images: Tensor | None
+    seen: Observed
+    loss: OnItsWay
+
+
+class Task(LightningModule, abc.ABC):
+    """A network in training: a subclass says what its loss is, and calls `watch` with it.
+
+    Args:
+        net: the network.
+        optimizer: makes the optimizer from parameter groups, those of `weight_decay_groups`.
+        schedule: of the learning rate, stepped with the optimizer; None keeps it constant.
+
+    Attributes:
+        best: the logged figure that tells the best epoch, and whether that is its "max" or its "min".
+        penalties: of the batch that is being trained on; whoever regularises appends to them.
+    """
+
+    best: ClassVar[tuple[str, str]]
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        optimizer: Callable[[ParamsT], Optimizer] = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.penalties: list[Tensor] = []
+        self._step: _Step | None = None
+
+    def watch(self, loss: Tensor, seen: Observed, *, index: int, images: Tensor | None = None) -> Tensor:
+        """Keeps what `on_after_backward` looks at, and returns the loss with its penalties.
+
+        Args:
+            loss: of a batch.
+            seen: the solves that gave it.
+            index: of the batch.
+            images: in it, (B, …), if it has images.
+        """
+        total = sum(self.penalties, loss)
+        self.penalties.clear()
+        self._step = _Step(index=index, images=images, seen=seen, loss=OnItsWay(total))
+        return total
+
+    def on_fit_start(self) -> None:
+        """Leaves the eval mode that `deqzoo.load` gives. In training mode, parts that are in eval stay so."""
+        if not self.training:
+            self.train()
+
+    def on_after_backward(self) -> None:
+        """Looks at the loss before the weights are changed, and logs what the solves cost, the backward ones too.
+
+        Raises:
+            DivergedError: if the loss is NaN or infinite.
+        """
+        step, self._step = self._step, None
+        assert step is not None
+        loss = step.loss.read()
+        if not math.isfinite(loss):
+            first = "Lower" if step.images is None else "Mend the images if it is them; else lower"
+            raise DivergedError(
+                f"The loss of batch {step.index} in epoch {self.current_epoch} (step {self.global_step}) is "
+                f"{loss}, and training on would spread it to all weights. "
+                f"{find_nonfinite(self.net, step.images, step.seen)} {first} the "
+                "learning rate or clip gradients (--trainer.gradient_clip_val 1). --ckpt_path last resumes."
+            )
+        if self._logs_this_step:
+            self.log_figures("train/", forward_figures(step.seen))
+            self.log_figures("train/backward_", backward_figures(step.seen))
+            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Returns the optimizer, and the schedule over the steps that the trainer will take.
+
+        Raises:
+            DeqzooError: if there is a schedule and the trainer has no end.
+        """
+        optimizer = self.make_optimizer(weight_decay_groups(self.net))
+        if self.schedule is None:
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise DeqzooError(
+                f"The trainer has no end, and {self.schedule} spreads over a whole run. Set "
+                "--trainer.max_epochs or --trainer.max_steps, or take no schedule."
+            )
+        scheduler = self.schedule.attach(optimizer, int(steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def log_figures(self, prefix: str, figures: Mapping[str, Tensor], *, batch_size: int | None = None) -> None:
+        """Logs figures of a batch, over all processes and, in evaluation, batches."""
+        for key, value in figures.items():
+            reduction = "max" if key.endswith("_max") else "mean"
+            self.log(prefix + key, value, reduce_fx=reduction, batch_size=batch_size, sync_dist=True)
+
+    @property
+    def _logs_this_step(self) -> bool:
+        """Whether the trainer writes this step's figures: others would be computed for nothing."""
+        # Lightning sets the attribute from outside of the class, where type checkers do not see it.
+        interval: Any = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        return interval > 0 and (self.global_step + 1) % interval == 0

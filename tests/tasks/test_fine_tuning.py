@@ -1,0 +1,42 @@
+"""A pretrained model on other data: better than the same network from scratch, after as many epochs."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import deqzoo
+from deqzoo.data import EmbeddedSample
+from deqzoo.tasks import ImageClassifier
+
+from .tiny import Batches, make_trainer
+
+
+def other_data() -> tuple[Tensor, Tensor]:
+    """Digits in another hand: thick, grey and off the centre, to be sorted into three groups of their own."""
+    sample = EmbeddedSample("mnist").image_set("test")
+    images = functional.max_pool2d(sample.images.float(), 3, stride=1, padding=1).roll((1, -1), (2, 3)).div(255)
+    return (images - 0.26) / 0.31, sample.labels % 3
+
+
+def accuracy(model: ImageClassifier, images: Tensor, labels: Tensor) -> float:
+    model.eval()
+    with torch.no_grad():
+        return float((model(images).argmax(1) == labels).float().mean())
+
+
+def test_fine_tuning_beats_training_from_scratch():
+    images, labels = other_data()
+    batches = Batches((images[i : i + 20], labels[i : i + 20]) for i in range(0, 120, 20))
+    scores = {}
+    for start in ("pretrained", "scratch"):
+        torch.manual_seed(0)
+        if start == "pretrained":
+            model = deqzoo.load("pcdeq-mnist-linear", num_classes=3)
+        else:
+            model = ImageClassifier(deqzoo.create_model("pcdeq-mnist-linear", num_classes=3))
+        assert isinstance(model, ImageClassifier)
+        model.make_optimizer = lambda groups: torch.optim.AdamW(groups, lr=3e-3)
+        trainer = make_trainer(max_epochs=2, limit_val_batches=0)
+        trainer.fit(model, batches, batches)
+        scores[start] = accuracy(model, images[120:], labels[120:])
+    assert scores["pretrained"] > scores["scratch"] + 0.05, scores
