@@ -1,173 +1,161 @@
-"""Model cards: Markdown with the metadata of the Hub, every figure from a measurement."""
+"""Model cards: Markdown with the metadata of the Hub, every figure from results.json."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import yaml
+from deqzoo.errors import listed
+from deqzoo.models import INPUT_SPECS, ModelEntry, entry
+from deqzoo.models.text_spec import TEXT_SPECS
+from deqzoo.zoo.card_metadata import front_matter
+from deqzoo.zoo.card_sections import citations, convergence, licences, limits, table, training
+from deqzoo.zoo.curves import draw_budgets, draw_curves
+from deqzoo.zoo.figures import (
+    at_least,
+    cost_rows,
+    curve_rows,
+    evaluation_rows,
+)
+from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE, RESULTS_FILE, read_results, release_log
+from deqzoo.zoo.rounding import cost
+from deqzoo.zoo.text_cards import text_budget_rows, text_inputs, text_use, text_where, text_written
+from deqzoo.zoo.weights_config import read_config
 
-from deqzoo.models import INPUT_SPECS, ModelEntry
-from deqzoo.version import __version__
-from deqzoo.zoo.figures import at_least, at_most, certificate_rows, evaluation_rows
-from deqzoo.zoo.layout import LICENSE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where weights come from.
-
-    Attributes:
-        epochs: that were completed when they were saved.
-        steps: optimiser steps, likewise.
-        run_config: configuration of the run.
-        curve: file of the training curves, relative to the card.
-        log: file of the training log, relative to the card.
-        recipe: file of the configuration, relative to the card.
-        half: whether they are stored in float16.
-    """
-
-    epochs: int
-    steps: int
-    run_config: Mapping[str, Any]
-    curve: str | None
-    log: str | None
-    recipe: str | None
-    half: bool
+TRAINING_PLOT, BUDGET_PLOT = "training.svg", "budgets.svg"
 
 
-def render_card(
-    entry: ModelEntry,
-    *,
-    evaluation: Mapping[str, Any],
-    certificate: Mapping[str, Any] | None,
-    provenance: Provenance,
-) -> str:
-    """Returns the card of the weights of a configuration.
+def write_card(folder: Path, card: Path, *, plots: Path, repo: str | None = None) -> None:
+    """Draws the plots of a release, if matplotlib is installed, and writes its card.
 
     Args:
-        entry: the configuration.
-        evaluation: figures of the stored weights on the test set, as `Evaluation.as_dict` gives them.
-        certificate: figures of `certify`, None for models without a certificate.
-        provenance: how they were made.
+        folder: of the release.
+        card: the file to write.
+        plots: where to draw.
+        repo: "org/name" that it goes to, if it does.
     """
-    parts = [
-        f"---\n{_metadata(entry, evaluation)}---",
-        f"# {entry.name}",
-        f"{entry.description} Weights of {evaluation['num_parameters']:,} parameters for "
-        f"{entry.task.replace('-', ' ')} on {entry.dataset}.",
-        _use(entry),
-        f"## Results\n\nOn the {evaluation['num_images']:,} test images of {evaluation['data']}, with the "
-        f"weights as they are stored (deqzoo {__version__}, torch {evaluation['torch_version']}).\n\n"
-        + _table(evaluation_rows(evaluation)),
-        _inputs(entry),
-    ]
-    if certificate is not None:
-        parts.append(
-            "## Certificate\n\nIts equilibria provably exist, are unique, and are reached by plain "
-            "iteration from zero: after k iterations every component is within cᵏ of its limit, relatively. "
-            f"Recomputed from the stored weights for {certificate['num_images']:,} images of "
-            f"{certificate['data']}, one value for each equilibrium in turn; rates and bounds are upper "
-            "ones, up to rounding in float64.\n\n" + _table(certificate_rows(certificate))
-        )
-    parts += [_training(entry, provenance), _licences(entry), _limits(entry, evaluation, provenance)]
-    return "\n\n".join(parts) + "\n"
+    plots.mkdir(parents=True, exist_ok=True)
+    draw_curves(release_log(folder), plots / TRAINING_PLOT)
+    draw_budgets(read_results(folder).get("curve") or [], plots / BUDGET_PLOT)
+    card.write_text(render_card(folder, card, plots=plots, repo=repo), "utf-8")
 
 
-def _metadata(entry: ModelEntry, evaluation: Mapping[str, Any]) -> str:
-    metrics = [{"type": "accuracy", "name": "Accuracy (%)", "value": float(at_least(evaluation["accuracy"]))}]
-    if evaluation["loss"] is not None:
-        metrics.append({"type": "loss", "name": "Cross-entropy", "value": float(at_most(evaluation["loss"], 4))})
-    result = {
-        "task": {"type": entry.task},
-        "dataset": {"type": entry.dataset, "name": entry.dataset, "split": "test"},
-        "metrics": metrics,
-    }
-    return yaml.safe_dump(
-        {
-            "license": LICENSE,
-            "library_name": "deqzoo",
-            "pipeline_tag": entry.task,
-            "tags": ["deqzoo", "implicit-model", "deep-equilibrium-model", entry.task],
-            "datasets": [entry.dataset],
-            "metrics": ["accuracy"],
-            "model-index": [{"name": entry.name, "results": [result]}],
-        },
-        sort_keys=False,
-        allow_unicode=True,
+def render_card(folder: Path, card: Path, *, plots: Path, repo: str | None = None) -> str:
+    """Returns the card of a release, of measured figures alone. Arguments as for `write_card`.
+
+    Raises:
+        WeightsError: if the release has no results, or is damaged.
+    """
+    results, config = read_results(folder), read_config(folder)
+    found, evaluation = entry(config.name), results["evaluation"]
+
+    def link(path: Path) -> str | None:
+        return Path(os.path.relpath(path, card.parent)).as_posix() if path.is_file() else None
+
+    kept = {name: link(folder / name) for name in (LOG_FILE, RECIPE_FILE)}
+    parts = (
+        f"---\n{front_matter(found, evaluation)}---",
+        f"# {found.name}",
+        f"{found.description} Weights of {evaluation['num_parameters']:,} parameters for "
+        f"{found.task.replace('-', ' ')} on {found.dataset}.",
+        _use(found, repo),
+        _results(results, link(folder / RESULTS_FILE)),
+        _budgets(results.get("curve") or [], link(plots / BUDGET_PLOT)),
+        _text_budgets(results.get("budgets") or []),
+        text_written(results["written"]) if "written" in results else None,
+        convergence(results),
+        _inputs(found, evaluation),
+        training(found, results, kept, link(plots / TRAINING_PLOT)),
+        licences(found),
+        limits(found, results),
+        citations(found),
     )
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _use(entry: ModelEntry) -> str:
+def _use(found: ModelEntry, repo: str | None) -> str:
+    source = f"hf-hub:{repo}" if repo else found.name
+    if found.dataset in TEXT_SPECS:
+        return text_use(source, found.dataset)
+    if found.dataset not in INPUT_SPECS:
+        return f'## Use\n\n```python\nimport deqzoo\n\nmodel = deqzoo.load("{source}")\n```'
+    timm = f"""
+
+```python
+import deqzoo, timm
+
+net = timm.create_model("{source}", pretrained=True)
+```"""
     return f"""## Use
 
 ```python
 import deqzoo
 from PIL import Image
 
-model = deqzoo.load("{entry.name}")
+model = deqzoo.load("{source}")
 logits = model(model.transform(Image.open("image.png"))[None])
 ```
 
 ```sh
-deqzoo predict {entry.name} image.png
-deqzoo eval {entry.name} --data {entry.dataset} --root data
-```"""
+deqzoo predict {source} image.png
+deqzoo eval {source} --data {found.dataset} --root data
+deqzoo verify {source}
+```{timm if repo else ""}"""
 
 
-def _inputs(entry: ModelEntry) -> str:
-    spec = INPUT_SPECS[entry.dataset]
+def _results(results: Mapping[str, Any], file: str | None) -> str:
+    evaluation, seeds = results["evaluation"], results.get("seeds") or []
+    # Speed is told with the device's own name instead.
+    rows = [row for row in evaluation_rows(evaluation) if row[0] != "speed"]
+    if len(seeds) > 1 and "perplexity" in evaluation:
+        told = ", ".join(f"{cost(seed['perplexity'], 2)} (seed {seed['seed']})" for seed in seeds)
+        rows.insert(2, (f"{evaluation['level']} perplexity, {len(seeds)} seeds", told))
+    elif len(seeds) > 1:
+        told = ", ".join(f"{at_least(seed['accuracy'])} % (seed {seed['seed']})" for seed in seeds)
+        mean = sum(seed["accuracy"] for seed in seeds) / len(seeds)
+        rows.insert(1, (f"accuracy, {len(seeds)} seeds", f"{at_least(mean)} % in the mean: {told}"))
+    where = f"the {evaluation['num_images']:,} test images of" if "num_images" in evaluation else "the test set of"
+    if "level" in evaluation:
+        where = text_where(evaluation)
+    return (
+        f"## Results\n\nOn {where} {evaluation['data']}, with the weights as they are stored (deqzoo "
+        f"{results['library_version']}, torch {evaluation['torch_version']}"
+        f"{f'; all figures: [{RESULTS_FILE}]({file})' if file else ''}).\n\n" + table(rows + cost_rows(results))
+    )
+
+
+def _budgets(curve: list[Mapping[str, Any]], plot: str | None) -> str | None:
+    if not curve:
+        return None
+    drawn = f"\n\n![Errors over the evaluations that are spent]({plot})" if plot else ""
+    return (
+        "## Accuracy and compute\n\nThe same weights with smaller budgets: each equilibrium stops after so many steps, "
+        "whether it is found or not.\n\n" + table(curve_rows(curve)) + drawn
+    )
+
+
+def _text_budgets(budgets: list[Mapping[str, Any]]) -> str | None:
+    if not budgets:
+        return None
+    return (
+        "## Loss and compute\n\nThe loss with once, twice and four times the evaluations that the slowest window took, "
+        "all of them spent: an equilibrium does not change, whoever goes on iterating.\n\n"
+        + table(text_budget_rows(budgets))
+    )
+
+
+def _inputs(found: ModelEntry, evaluation: Mapping[str, Any]) -> str | None:
+    if found.dataset in TEXT_SPECS:
+        return "## Inputs\n\n" + table(text_inputs(found.dataset, evaluation))
+    spec = INPUT_SPECS.get(found.dataset)
+    if spec is None:
+        return None
     height, width = spec.size
     channels = "grey" if spec.channels == 1 else "RGB"
-    return "## Inputs\n\n" + _table(
+    return "## Inputs\n\n" + table(
         [
             ("images", f"{channels}, {height}x{width}; others are scaled and cut by `.transform`"),
             ("mean, std of pixels in [0, 1]", f"{list(spec.mean)}, {list(spec.std)}"),
-            ("labels", ", ".join(spec.label_names)),
+            ("labels", listed(spec.label_names, 100)),
         ]
     )
-
-
-def _training(entry: ModelEntry, provenance: Provenance) -> str:
-    config = provenance.run_config
-    planned = (config.get("trainer") or {}).get("max_epochs")
-    seed = config.get("seed_everything")
-    done = f"{provenance.epochs} epochs ({provenance.steps:,} steps)"
-    lines = [
-        "## Training",
-        "The weights after "
-        f"{done}{f' of {planned} planned' if planned not in (None, provenance.epochs) else ''}"
-        f"{f', seed {seed}' if isinstance(seed, int) else ''}, by",
-    ]
-    recipe = f"recipes/{entry.recipe}.yaml" if entry.recipe else provenance.recipe
-    lines.append(f"```sh\ndeqzoo fit -c {recipe}\n```" if recipe else "(no recipe was kept).")
-    kept = [f"[{what}]({file})" for what, file in (("log", provenance.log), ("settings", provenance.recipe)) if file]
-    if kept:
-        lines.append(f"What the run wrote down: {', '.join(kept)}.")
-    if provenance.curve:
-        lines.append(f"![Training curves]({provenance.curve})")
-    return "\n\n".join(lines)
-
-
-def _licences(entry: ModelEntry) -> str:
-    return "## Licences\n\n" + _table(
-        [("weights", LICENSE), (f"data ({entry.dataset})", INPUT_SPECS[entry.dataset].license)]
-    )
-
-
-def _limits(entry: ModelEntry, evaluation: Mapping[str, Any], provenance: Provenance) -> str:
-    limits = [
-        f"Trained for the classes of {entry.dataset} alone: any other image gets one of them too, often with "
-        "confidence. The shares that it gives are not tested off its data set.",
-        f"One training run. The interval above is that of {evaluation['num_images']:,} test images; another "
-        "seed may fall outside of it.",
-    ]
-    if evaluation["converged"] is not None and evaluation["converged"] < 1:
-        lost = at_most(100 * (1 - evaluation["converged"]))
-        limits.append(f"{lost} % of test images miss the tolerance; their predictions count in all figures.")
-    if provenance.half:
-        limits.append("Stored in float16 and widened on loading; the figures are those of the stored weights.")
-    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])

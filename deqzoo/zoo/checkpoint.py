@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deqzoo.errors import WeightsError
 from deqzoo.zoo.run_log import RUN_CONFIG, RunLog, read_run
-from deqzoo.zoo.weights_config import IN_CHANS, NUM_CLASSES, checked, is_in_chans, is_num_classes
+from deqzoo.zoo.weights_config import IN_CHANS, NUM_CLASSES, checked, is_in_chans, is_num_classes, is_object
 
 _NET = "net."  # what tasks call their network
 
@@ -25,6 +25,7 @@ class Checkpoint:
         tensors: state dict of the network.
         num_classes: if the run set it.
         in_chans: if the run set it.
+        vocabulary: of a language model, as plain values.
         epochs: epochs that were completed.
         steps: optimiser steps that were taken.
         log: what the run wrote down.
@@ -34,6 +35,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     num_classes: int | None
     in_chans: int | None
+    vocabulary: dict[str, Any] | None
     epochs: int
     steps: int
     log: RunLog
@@ -68,19 +70,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         WeightsError: if it is damaged, holds more than data, or does not say whose weights it has.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} could not be read as plain data: {str(error).splitlines()[0]}. Checkpoints that hold "
-            "objects could run code and are refused: save hyperparameters as plain values."
-        ) from error
-    except Exception as error:  # what a damaged pickle raises is not specified
-        raise WeightsError(
-            f"{path} is no complete checkpoint "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). It was cut short or is "
-            "another kind of file: copy it again, or take an earlier one."
-        ) from error
+    content = read_plain(path)
     origin, content = str(path), content if isinstance(content, dict) else {}
     state = content.get("state_dict")
     named = {k: v for k, v in state.items() if str(k).startswith(_NET)} if isinstance(state, dict) else {}
@@ -109,10 +99,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors=tensors,
         num_classes=sizes.get("num_classes"),
         in_chans=sizes.get("in_chans"),
+        vocabulary=checked(origin, "vocabulary", content.get("vocabulary"), _is_optional, "an object of plain values"),
         epochs=checked(origin, "epochs", _completed(content, epoch + 1), _is_count, "a whole number"),
         steps=checked(origin, "global_step", content.get("global_step", 0), _is_count, "a whole number"),
         log=log,
     )
+
+
+def read_plain(path: Path) -> Any:
+    """Returns what torch.save put into a file, if that is plain data: nothing else is unpickled.
+
+    Raises:
+        WeightsError: if it is damaged, or holds more than data.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} could not be read as plain data: {str(error).splitlines()[0]}. Checkpoints that hold "
+            "objects could run code and are refused: save hyperparameters as plain values."
+        ) from error
+    except Exception as error:  # what a damaged pickle raises is not specified
+        raise WeightsError(
+            f"{path} is no complete checkpoint "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). It was cut short or is "
+            "another kind of file: copy it again, or take an earlier one."
+        ) from error
 
 
 def _completed(content: dict[str, Any], default: int) -> Any:
@@ -127,6 +139,10 @@ def _completed(content: dict[str, Any], default: int) -> Any:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= -1
+
+
+def _is_optional(value: Any) -> bool:
+    return value is None or is_object(value)
 
 
 def _creations(node: Any, depth: int = 8) -> Iterator[dict[str, Any]]:

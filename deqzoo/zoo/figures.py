@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 from deqzoo.solution import Status
+from deqzoo.zoo.rounding import at_least, at_most, cost
+from deqzoo.zoo.text_figures import TEXT_HEADLINES, text_rows
 
 HEADLINES = (
     "data",
@@ -24,38 +25,28 @@ HEADLINES = (
     "solver",
     "max_steps",
     "rtol",
+    *TEXT_HEADLINES,
 )
 """Figures of an evaluation that belong to the weights and not to the machine."""
 
 
-def at_least(value: float, digits: int = 2) -> str:
-    """Returns a number rounded down to `digits` decimals, without trailing zeros."""
-    return _rounded(value, digits, ROUND_FLOOR)
-
-
-def at_most(value: float, digits: int = 2) -> str:
-    """Returns a number rounded up to `digits` decimals, without trailing zeros."""
-    return _rounded(value, digits, ROUND_CEILING)
-
-
-def at_most_significant(value: float) -> str:
-    """Returns a number rounded up to two significant digits, such as 9.8e-05."""
-    if value == 0:
-        return "0"
-    scale = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
-    return f"{math.ceil(round(value / scale, 6)) * scale:.1e}"
+def headlines(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the figures of an evaluation that are kept in config.json."""
+    return {key: evaluation[key] for key in HEADLINES if key in evaluation}
 
 
 def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns (what, how much) for the figures of an evaluation that are there."""
+    if "perplexity" in figures:
+        return text_rows(figures)
     rows = [
         (
             "accuracy",
             f"{at_least(figures['accuracy'])} % (95 % interval {at_least(figures['accuracy_low'])} to "
             f"{at_most(figures['accuracy_high'])})",
         ),
-        ("loss", _cost(figures["loss"])),
-        ("calibration error", _cost(figures["calibration_error"])),
+        ("loss", cost(figures["loss"])),
+        ("calibration error", cost(figures["calibration_error"])),
     ]
     if figures["evals_mean"] is not None:
         rows += [
@@ -69,7 +60,7 @@ def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
                 f"{at_least(100 * figures['converged'])} % of images at rtol {figures['rtol']:g}, within "
                 f"{figures['max_steps']} steps of {figures['solver']} each",
             ),
-            ("worst residual", _cost(figures["residual_max"], significant=True)),
+            ("worst residual", cost(figures["residual_max"], significant=True)),
         ]
     for status in (Status.MAX_STEPS, Status.STALLED, Status.NONFINITE):
         count = figures.get(f"num_{status.name.lower()}", 0)
@@ -90,6 +81,61 @@ def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def cost_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (what, how much) for the executed operations and the speed in results.json, as far as they are there."""
+    flops, speed = results.get("flops"), results.get("speed")
+    rows = []
+    if flops is not None:
+        rows.append(
+            (
+                "executed operations",
+                f"{_mega(flops['mean'])} MFLOPs per image in the mean, p95 {_mega(flops['p95'])} (counted for "
+                f"{flops['num_images']:,} images, one at a time)",
+            )
+        )
+    if speed is not None:
+        count = speed["num_threads"]
+        threads = f", {count} thread{'' if count == 1 else 's'}" if speed["kind"] == "cpu" else ""
+        rows.append(
+            (
+                "speed",
+                f"{int(speed['images_per_second']):,} images/s in batches of {speed['batch_size']}; one image takes "
+                f"{at_most(speed['latency_p50_ms'])} ms, p95 {at_most(speed['latency_p95_ms'])} ms ({speed['device']}"
+                f"{threads}, {speed['dtype']})",
+            )
+        )
+    return rows
+
+
+def radius_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (what, how much) for spectral radii, equilibria in their order."""
+    rows = [
+        ("spectral radius, mean", ", ".join(at_most(v, 4) for v in figures["mean"])),
+        ("spectral radius, worst image", ", ".join(at_most(v, 4) for v in figures["max"])),
+    ]
+    if min(figures["settled"]) < 1:
+        settled = ", ".join(f"{at_least(100 * v)} %" for v in figures["settled"])
+        rows.append(("of images whose radius settled to 0.1 %", settled))
+    return rows
+
+
+def curve_rows(curve: list[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Returns a table, header first, of figures for each budget of the solver."""
+    return [
+        ("steps at most", "evaluations per image", "accuracy", "converged", "worst residual"),
+        *(
+            (
+                str(point["max_steps"]),
+                at_most(point["evals_mean"]),
+                f"{at_least(point['accuracy'])} %",
+                f"{at_least(100 * point['converged'])} %",
+                cost(point["residual_max"], significant=True),
+            )
+            for point in curve
+        ),
+    ]
+
+
 def certificate_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns (what, how much) for the figures of a certificate, equilibria in their order."""
     return [
@@ -107,6 +153,10 @@ def certificate_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _mega(flops: float) -> str:
+    return at_most(flops / 1e6)
+
+
 def _rate(value: float) -> str:
     """Returns a rate below 1 rounded up, as its distance from 1 where it is close."""
     gap = 1 - value
@@ -114,16 +164,3 @@ def _rate(value: float) -> str:
         return at_most(value, 4)
     scale = 10.0 ** (math.floor(math.log10(gap)) - 1)
     return f"1 - {math.floor(round(gap / scale, 6)) * scale:.1e}"
-
-
-def _cost(value: float | None, *, significant: bool = False) -> str:
-    if value is None:
-        return "not a number"
-    return at_most_significant(value) if significant else at_most(value, 4)
-
-
-def _rounded(value: float, digits: int, rounding: str) -> str:
-    # Twelve digits first: 100 · 9954 / 10000 is a hair away from what it stands for.
-    exact = Decimal(repr(round(value, 12)))
-    text = format(exact.quantize(Decimal(1).scaleb(-digits), rounding=rounding), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text

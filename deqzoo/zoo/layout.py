@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from deqzoo.models import INPUT_SPECS, ModelEntry
+from deqzoo.models.text_spec import TEXT_SPECS
 from deqzoo.nn import equilibria
 from deqzoo.version import __version__
 
@@ -18,7 +19,20 @@ SCHEMA_VERSION = 1
 
 
 def pretrained_cfg(entry: ModelEntry, net: Any) -> dict[str, Any]:
-    """Returns timm's description of the inputs and outputs of a network, {} if it takes no images."""
+    """Returns timm's description of the inputs and outputs of a network, or the like for one that takes texts.
+
+    It is {} for data sets that are neither.
+    """
+    if entry.dataset in TEXT_SPECS:
+        return {
+            "architecture": entry.name.replace("-", "_"),
+            "tag": entry.dataset,
+            "vocab_size": net.vocab_size,
+            "context": net.context,
+            "license": LICENSE,
+            "description": entry.description,
+            "vocabulary": None,  # until it is trained on a text, or loaded
+        }
     spec = INPUT_SPECS.get(entry.dataset)
     if spec is None:
         return {}
@@ -27,7 +41,7 @@ def pretrained_cfg(entry: ModelEntry, net: Any) -> dict[str, Any]:
         "tag": spec.dataset,
         "custom_load": False,
         "input_size": [spec.channels, *spec.size],
-        "fixed_input_size": True,
+        "fixed_input_size": net.fixed_input_size,
         "interpolation": "bicubic",
         "crop_pct": 1.0,
         "crop_mode": "center",
@@ -90,12 +104,14 @@ def build_config(entry: ModelEntry, net: Any, *, results: dict[str, Any], weight
     """
     solvers, adjoints = runtime_of(net)
     cfg = net.pretrained_cfg
+    if "input_size" in cfg:  # a head may have been replaced since the network was made
+        cfg = fitted_cfg(cfg, num_classes=net.num_classes, in_chans=net.in_chans)
     return {
         "architecture": entry.name.replace("-", "_"),
-        "num_classes": net.num_classes,
-        "num_features": net.num_features,
-        # A head may have been replaced since the network was made.
-        "pretrained_cfg": fitted_cfg(cfg, num_classes=net.num_classes, in_chans=net.in_chans) if cfg else {},
+        **_sizes(net),
+        # timm reads them below, transformers here.
+        **{key: cfg[key] for key in ("label_names",) if key in cfg},
+        "pretrained_cfg": cfg,
         "deqzoo": {
             "schema_version": SCHEMA_VERSION,
             "library_version": __version__,
@@ -109,6 +125,12 @@ def build_config(entry: ModelEntry, net: Any, *, results: dict[str, Any], weight
             "results": results,
         },
     }
+
+
+def _sizes(net: Any) -> dict[str, int]:
+    if "vocab_size" in net.pretrained_cfg:
+        return {"vocab_size": net.vocab_size, "context": net.context}
+    return {"num_classes": net.num_classes, "num_features": net.num_features}
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 
 from deqzoo.models import INPUT_SPECS, canonical, entries, entry
+from deqzoo.models.text_spec import TEXT_SPECS
 from deqzoo.zoo.figures import evaluation_rows
 from deqzoo.zoo.layout import LICENSE, runtime_of
 from deqzoo.zoo.manifest import published
+from deqzoo.zoo.text_figures import UNITS
 
 
 def list_models(pattern: str = "*", *, pretrained: bool | None = None, task: str | None = None) -> list[str]:
@@ -94,14 +96,15 @@ def describe(name: str) -> Description:
     with torch.random.fork_rng(devices=[]):
         net: Any = found.build()
     solvers, adjoints = runtime_of(net)
-    spec, record = INPUT_SPECS.get(found.dataset), published(found.name)
+    inputs, outputs, data_license = _sizes(found.dataset, net)
+    record = published(found.name)
     return Description(
         name=found.name,
         description=found.description,
         task=found.task,
         dataset=found.dataset,
-        inputs=f"{spec.channels}x{spec.size[0]}x{spec.size[1]} images" if spec else "see the model's documentation",
-        outputs=f"{net.num_classes} logits" if spec else "see the model's documentation",
+        inputs=inputs,
+        outputs=outputs,
         num_parameters=sum(p.numel() for p in net.parameters()),
         solver=tuple(solvers),
         adjoint=tuple(adjoints),
@@ -112,6 +115,19 @@ def describe(name: str) -> Description:
         if record.source == "embedded"
         else f"Hub: {record.repo}",
         license=LICENSE,
-        data_license=spec.license if spec else "see the data set",
+        data_license=data_license,
         results=dict(record.results) if record else {},
     )
+
+
+def _sizes(dataset: str, net: Any) -> tuple[str, str, str]:
+    """Returns what a network takes, what it gives, and the licence of its data, in words."""
+    if dataset in TEXT_SPECS:
+        spec = TEXT_SPECS[dataset]
+        inputs = f"up to {net.context:,} tokens of {net.vocab_size:,} kinds, each a {UNITS[spec.level]}"
+        return inputs, f"{net.vocab_size:,} logits for the token after each", spec.license
+    if dataset in INPUT_SPECS:
+        spec = INPUT_SPECS[dataset]
+        return f"{spec.channels}x{spec.size[0]}x{spec.size[1]} images", f"{net.num_classes} logits", spec.license
+    unknown = "see the model's documentation"
+    return unknown, unknown, "see the data set"

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from deqzoo.adjoints import Adjoint
 from deqzoo.errors import UnknownModelError, WeightsError
-from deqzoo.models import entry
-from deqzoo.nn import set_runtime
-from deqzoo.solvers import FixedPointSolver
+from deqzoo.models import ModelEntry, entry
+from deqzoo.models.text_spec import TEXT_GENERATION
+from deqzoo.nn import AnyAdjoint, AnySolver, set_runtime
 from deqzoo.zoo.adapt import adapted_channels, without_head
 from deqzoo.zoo.layout import classifier_name, first_layer, fitted_cfg, pretrained_cfg
 from deqzoo.zoo.stored import Stored, open_published, open_stored
 from deqzoo.zoo.tensors import load_tensors
+from deqzoo.zoo.text_loading import restored_text
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # The one upward reference of the package: the zoo wraps a network in its task, which lies above it.
-_TASKS = {"image-classification": ("deqzoo.tasks", "ImageClassifier")}
+_TASKS = {
+    "image-classification": ("deqzoo.tasks", "ImageClassifier"),
+    TEXT_GENERATION: ("deqzoo.tasks", "LanguageModel"),
+}
 
 
 def create_model(
@@ -33,8 +36,9 @@ def create_model(
     pretrained: bool = False,
     num_classes: int | None = None,
     in_chans: int | None = None,
-    solver: FixedPointSolver | None = None,
-    adjoint: Adjoint | None = None,
+    vocab_size: int | None = None,
+    solver: AnySolver | None = None,
+    adjoint: AnyAdjoint | None = None,
     max_steps: int | None = None,
     rtol: float | None = None,
 ) -> nn.Module:
@@ -45,6 +49,7 @@ def create_model(
         pretrained: whether it gets its published weights.
         num_classes: logits to give, with a fresh head if the weights have another number; 0 for features.
         in_chans: channels of the images; the weights of the first layer are adapted.
+        vocab_size: tokens of an untrained language model.
         solver: how equilibria are found, in place of the model's own solver.
         adjoint: how gradients pass them, likewise.
         max_steps: budget of the solver.
@@ -53,13 +58,19 @@ def create_model(
     Raises:
         UnknownModelError: if there is no such name.
         WeightsError: if pretrained weights are wanted and missing, or not as published.
+        ValueError: for a size that the model does not have, or that its weights fix.
     """
     _check_sizes(num_classes, in_chans)
     found = entry(name)
+    if vocab_size is not None and (pretrained or found.task != TEXT_GENERATION):
+        raise ValueError(
+            f"Got vocab_size={vocab_size} for {found.name}{', pretrained' if pretrained else ''}. Only language models "
+            "have a vocabulary, and trained ones have their own: leave it out."
+        )
     if pretrained:
         net = _restored(open_published(found.name), num_classes, in_chans)
     else:
-        net = _built(found.name, num_classes, in_chans)
+        net = _built(found.name, num_classes, in_chans, vocab_size)
     set_runtime(net, solver=solver, adjoint=adjoint, max_steps=max_steps, rtol=rtol)
     return net
 
@@ -69,8 +80,8 @@ def load(
     *,
     num_classes: int | None = None,
     in_chans: int | None = None,
-    solver: FixedPointSolver | None = None,
-    adjoint: Adjoint | None = None,
+    solver: AnySolver | None = None,
+    adjoint: AnyAdjoint | None = None,
     max_steps: int | None = None,
     rtol: float | None = None,
 ) -> "LightningModule":
@@ -92,12 +103,26 @@ def load(
         UnknownModelError: if there is no such name.
         WeightsError: if the weights are missing, damaged, changed or of another model.
     """
-    _check_sizes(num_classes, in_chans)
-    stored = open_stored(name_or_path)
-    net = _restored(stored, num_classes, in_chans)
+    stored, net = _opened(name_or_path, num_classes, in_chans)
     set_runtime(net, solver=solver, adjoint=adjoint, max_steps=max_steps, rtol=rtol)
     module, task = _TASKS[entry(stored.name).task]
     return getattr(importlib.import_module(module), task)(net).eval()
+
+
+def load_network(name_or_path: str | Path, *, num_classes: int | None = None, in_chans: int | None = None) -> nn.Module:
+    """Returns the network of what `load` takes, with its weights, in training mode. Needs no Lightning."""
+    return _opened(name_or_path, num_classes, in_chans)[1]
+
+
+def restore(stored: Stored) -> nn.Module:
+    """Returns the network of weights that were read, in training mode."""
+    return _restored(stored, None, None)
+
+
+def _opened(name_or_path: str | Path, num_classes: int | None, in_chans: int | None) -> tuple[Stored, nn.Module]:
+    _check_sizes(num_classes, in_chans)
+    stored = open_stored(name_or_path)
+    return stored, _restored(stored, num_classes, in_chans)
 
 
 def _check_sizes(num_classes: int | None, in_chans: int | None) -> None:
@@ -107,9 +132,11 @@ def _check_sizes(num_classes: int | None, in_chans: int | None) -> None:
         raise ValueError(f"Got in_chans={in_chans}. Images have at least one channel: use 1 for grey, 3 for RGB.")
 
 
-def _built(name: str, num_classes: int | None, in_chans: int | None) -> Any:
+def _built(name: str, num_classes: int | None, in_chans: int | None, vocab_size: int | None = None) -> Any:
     found = entry(name)
-    sizes = {k: v for k, v in {"num_classes": num_classes, "in_chans": in_chans}.items() if v is not None}
+    _check_has_classes(found, num_classes, in_chans)
+    wanted = {"num_classes": num_classes, "in_chans": in_chans, "vocab_size": vocab_size}
+    sizes = {k: v for k, v in wanted.items() if v is not None}
     net: Any = found.build(**sizes)
     net.pretrained_cfg = pretrained_cfg(found, net)
     return net
@@ -122,6 +149,9 @@ def _restored(stored: Stored, num_classes: int | None, in_chans: int | None) -> 
         raise WeightsError(
             f"{stored.origin} holds weights of {stored.name!r}, a model that this version does not have: {error}"
         ) from error
+    if found.task == TEXT_GENERATION:
+        _check_has_classes(found, num_classes, in_chans)
+        return restored_text(stored, found)
     with torch.random.fork_rng(devices=[]):
         own = _built(found.name, None, None)
         claims = stored.num_classes, stored.in_chans
@@ -161,6 +191,14 @@ def _restored(stored: Stored, num_classes: int | None, in_chans: int | None) -> 
     load_tensors(net, tensors, stored.origin)
     net.pretrained_cfg = fitted_cfg(cfg, num_classes=net.num_classes, in_chans=net.in_chans)
     return net
+
+
+def _check_has_classes(found: ModelEntry, num_classes: int | None, in_chans: int | None) -> None:
+    if found.task == TEXT_GENERATION and (num_classes, in_chans) != (None, None):
+        raise ValueError(
+            f"Got num_classes={num_classes}, in_chans={in_chans} for {found.name}. A language model has neither "
+            "classes nor channels: leave them out."
+        )
 
 
 def _check_claims(stored: Stored, net: Any) -> None:

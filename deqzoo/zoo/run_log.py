@@ -41,13 +41,13 @@ def read_run(checkpoint: Path) -> RunLog:
     here = checkpoint.absolute().parent
     versions = [path for path in here.glob("version_*") if path.is_dir()]
     versions.sort(key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.name)])
-    logs = [(folder, _read_rows(folder / METRICS)) for folder in (here, *versions)]
+    logs = [(folder, read_rows(folder / METRICS)) for folder in (here, *versions)]
     trained = [(folder, rows) for folder, rows in logs if any("train/loss" in row for row in rows)]
     merged = {(*sorted(row), row.get("step")): row for _, rows in trained for row in rows}
     described = [folder for folder, _ in reversed(trained)] + [here, *reversed(versions), *here.parents[:2]]
     config = next((folder / RUN_CONFIG for folder in described if (folder / RUN_CONFIG).is_file()), None)
     return RunLog(
-        config={} if config is None else _read_config(config),
+        config={} if config is None else read_settings(config),
         rows=sorted(merged.values(), key=lambda row: row.get("step", 0.0)),
     )
 
@@ -62,7 +62,12 @@ def write_rows(rows: Iterable[dict[str, float]], path: Path) -> None:
         writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Returns the configuration of a run, {} if the file holds none.
+
+    Raises:
+        WeightsError: if it is damaged.
+    """
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -73,7 +78,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_rows(path: Path) -> list[dict[str, float]]:
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """Returns the rows of a log as far as they hold numbers, none if there is no such file."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8", errors="replace") as file:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from deqzoo.errors import WeightsError
+from deqzoo.errors import DamagedWeightsError, WeightsError
 from deqzoo.models import canonical, entry
 from deqzoo.zoo import manifest
 from deqzoo.zoo.checkpoint import find_checkpoint, read_checkpoint
@@ -28,6 +28,7 @@ class Stored:
         num_classes: that the weights are for; None for the configuration's own number.
         in_chans: likewise.
         pretrained_cfg: that they were stored with, if they were.
+        vocabulary: of a language model, likewise, as plain values.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Stored:
     num_classes: int | None = None
     in_chans: int | None = None
     pretrained_cfg: dict[str, Any] | None = None
+    vocabulary: dict[str, Any] | None = None
 
 
 def open_stored(name_or_path: str | Path) -> Stored:
@@ -49,15 +51,12 @@ def open_stored(name_or_path: str | Path) -> Stored:
     """
     text = str(name_or_path)
     if text.startswith(HUB_PREFIX):
-        return _open_hub(text)
-    path = Path(text).expanduser()
-    looks_like_path = isinstance(name_or_path, Path) or any(c in text for c in "/\\.")
-    if not looks_like_path:
-        try:
-            return open_published(entry(text).name)
-        except LookupError:
-            if not path.exists():
-                raise
+        from deqzoo.zoo import hub
+
+        return _open_hub(*hub.parse(text.removeprefix(HUB_PREFIX)))
+    name, path = locate(name_or_path)
+    if name is not None:
+        return open_published(name)
     if path.is_dir() and not (path / CONFIG_FILE).is_file() and not (path / WEIGHTS_FILE).is_file():
         return _open_checkpoint(find_checkpoint(path))
     if path.is_dir():
@@ -69,6 +68,24 @@ def open_stored(name_or_path: str | Path) -> Stored:
         f"{path.absolute()} {found}. Weights come from the name of a model, a folder with {WEIGHTS_FILE} and "
         f"{CONFIG_FILE}, a Lightning .ckpt or its run's folder, or {HUB_PREFIX}org/name: correct the path."
     )
+
+
+def locate(name_or_path: str | Path) -> tuple[str | None, Path]:
+    """Returns (canonical name, None for a path; the path that it could be), for anything but the Hub.
+
+    Raises:
+        UnknownModelError: if it can only be a name, and is none.
+    """
+    text = str(name_or_path)
+    path = Path(text).expanduser()
+    if isinstance(name_or_path, Path) or any(c in text for c in "/\\."):
+        return None, path
+    try:
+        return entry(text).name, path
+    except LookupError:
+        if not path.exists():
+            raise
+    return None, path
 
 
 def open_published(name: str) -> Stored:
@@ -86,13 +103,9 @@ def open_published(name: str) -> Stored:
             f"that have some: choose one of those, or {how} (deqzoo.create_model({name!r}))."
         )
     if record.source == "embedded":
-        folder = manifest.embedded_folder(name)
-    else:
-        from deqzoo.zoo import hub
-
-        assert record.repo is not None
-        folder = hub.fetch(record.repo, record.revision)
-    return open_folder(folder, digest=record.sha256, size=record.size)
+        return open_folder(manifest.embedded_folder(name), digest=record.sha256, size=record.size)
+    assert record.repo is not None
+    return _open_hub(record.repo, record.revision, digest=record.sha256, size=record.size)
 
 
 def open_folder(folder: Path, *, digest: str | None = None, size: int | None = None) -> Stored:
@@ -114,6 +127,7 @@ def open_folder(folder: Path, *, digest: str | None = None, size: int | None = N
         num_classes=config.num_classes,
         in_chans=config.in_chans,
         pretrained_cfg=config.pretrained_cfg,
+        vocabulary=(config.pretrained_cfg or {}).get("vocabulary"),
     )
 
 
@@ -125,11 +139,19 @@ def _open_checkpoint(path: Path) -> Stored:
         origin=str(path),
         num_classes=found.num_classes,
         in_chans=found.in_chans,
+        vocabulary=found.vocabulary,
     )
 
 
-def _open_hub(text: str) -> Stored:
+def _open_hub(repo: str, revision: str | None, *, digest: str | None = None, size: int | None = None) -> Stored:
     from deqzoo.zoo import hub
 
-    repo, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
-    return open_folder(hub.fetch(repo, revision or None))
+    folder = hub.fetch(repo, revision)
+    try:
+        return open_folder(folder, digest=digest, size=size)
+    except DamagedWeightsError as error:
+        if not hub.discard(folder):
+            raise
+        raise DamagedWeightsError(
+            f"{error} They were removed from the cache, so that loading them again fetches them anew."
+        ) from error

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from deqzoo.errors import WeightsError, listed
+from deqzoo.errors import DamagedWeightsError, WeightsError, listed
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -35,7 +35,8 @@ def read_tensors(path: Path, *, digest: str, size: int) -> dict[str, Tensor]:
         size: its length in bytes.
 
     Raises:
-        WeightsError: if it is missing, truncated, changed, or no such file.
+        DamagedWeightsError: if it is truncated or changed.
+        WeightsError: if it is missing, or no such file.
     """
     try:
         content = path.read_bytes()
@@ -45,12 +46,12 @@ def read_tensors(path: Path, *, digest: str, size: int) -> dict[str, Tensor]:
             "path, or install or download them again."
         ) from error
     if len(content) < size:
-        raise WeightsError(
+        raise DamagedWeightsError(
             f"{path} is truncated: it has {len(content):,} of {size:,} bytes. Weights are only read whole: "
             "install or download them again."
         )
     if sha256(content) != digest:
-        raise WeightsError(
+        raise DamagedWeightsError(
             f"{path} was changed after it was published: its SHA-256 is {sha256(content)}, not {digest}. "
             "Such weights are not read: install or download them again."
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from deqzoo.errors import WeightsError
 from deqzoo.models import canonical
+from deqzoo.models.vocabulary import MAX_TOKENS
 from deqzoo.version import __version__
 from deqzoo.zoo.layout import CONFIG_FILE, SCHEMA_VERSION, WEIGHTS_FILE
 
@@ -25,16 +26,17 @@ class WeightsConfig:
 
     Attributes:
         name: canonical name of the configuration.
-        num_classes: that the weights are for.
+        num_classes: that the weights are for; None for language models.
         in_chans: likewise; None for models that take no images.
-        pretrained_cfg: timm's description of inputs and outputs, None likewise.
+        pretrained_cfg: timm's description of inputs and outputs, or the like for language models, with their
+            vocabulary.
         sha256: of the file of weights.
         size: of that file in bytes.
         results: measured figures.
     """
 
     name: str
-    num_classes: int
+    num_classes: int | None
     in_chans: int | None
     pretrained_cfg: dict[str, Any] | None
     sha256: str
@@ -72,12 +74,17 @@ def read_config(folder: Path) -> WeightsConfig:
         )
     origin = str(path)
     weights = _field(origin, block, "weights", is_object, "an object with sha256 and size")
-    num_classes = _field(origin, config, "num_classes", is_num_classes, NUM_CLASSES)
     cfg = config.get("pretrained_cfg")
+    num_classes = in_chans = None
+    if "vocab_size" in config:
+        _check_text_cfg(origin, cfg, _field(origin, config, "vocab_size", _is_vocab_size, _VOCAB_SIZE))
+    else:
+        num_classes = _field(origin, config, "num_classes", is_num_classes, NUM_CLASSES)
+        in_chans = cfg["input_size"][0] if cfg and _check_cfg(origin, cfg, num_classes) else None
     return WeightsConfig(
         name=canonical(block["name"]),
         num_classes=num_classes,
-        in_chans=cfg["input_size"][0] if cfg and _check_cfg(origin, cfg, num_classes) else None,
+        in_chans=in_chans,
         pretrained_cfg=cfg or None,
         sha256=_field(origin, weights, "sha256", _is_digest, "64 hexadecimal digits"),
         size=_field(origin, weights, "size", lambda v: _is_whole(v, 1, 1 << 50), "the length of the file in bytes"),
@@ -85,6 +92,7 @@ def read_config(folder: Path) -> WeightsConfig:
     )
 
 
+_VOCAB_SIZE = f"a whole number from 2 to {MAX_TOKENS:,}"
 NUM_CLASSES = f"a whole number from 0 to {MAX_CLASSES:,}"
 IN_CHANS = f"a whole number from 1 to {MAX_CHANNELS:,}"
 
@@ -136,6 +144,18 @@ def _check_cfg(origin: str, cfg: Any, num_classes: int) -> bool:
     if "label_names" in cfg:
         _field(origin, cfg, "label_names", lambda v: _are_texts(v, num_classes), f"a list of {num_classes} texts")
     return True
+
+
+def _check_text_cfg(origin: str, cfg: Any, vocab_size: int) -> None:
+    """Checks the description of a language model as far as it is used; its vocabulary is checked when it is read."""
+    checked(origin, "pretrained_cfg", cfg, is_object, "an object")
+    _field(origin, cfg, "tag", lambda v: isinstance(v, str), "a text")
+    _field(origin, cfg, "vocab_size", lambda v: v == vocab_size, f"vocab_size of the whole, {vocab_size}")
+    _field(origin, cfg, "vocabulary", lambda v: v is None or is_object(v), "an object")
+
+
+def _is_vocab_size(value: Any) -> bool:
+    return _is_whole(value, 2, MAX_TOKENS)
 
 
 def _is_whole(value: Any, low: int, high: int) -> bool:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from deqzoo.zoo.figures import at_least, at_most, at_most_significant, certificate_rows, evaluation_rows
+from deqzoo.zoo.figures import certificate_rows, evaluation_rows
+from deqzoo.zoo.rounding import at_least, at_most, at_most_significant
 
 from .conftest import RESULTS
 
