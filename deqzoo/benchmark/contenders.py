@@ -46,13 +46,22 @@ def ours(rtol: float, budget: int) -> Iterator[Contender]:
             found = fixed_point(f, z0, solver=solver, adjoint=adjoint, unconverged="ignore")
             return found.value, lambda: found.backward_stats.num_evals if found.backward_stats else 0
 
-        return Contender("deqzoo", type(solver).__name__, type(backward).__name__, attempt)
+        return Contender("deqzoo", _name(solver), _name(backward), attempt)
 
-    solvers = (Picard(max_steps=budget), Anderson(max_steps=budget), Broyden(max_steps=budget, memory=30))
-    for solver in solvers:
+    for solver in (Picard(max_steps=budget), Anderson(max_steps=budget), Broyden(max_steps=budget)):
         yield contender(solver, solver)
-        yield contender(solver, GMRES(memory=30))
-    yield contender(NewtonKrylov(), GMRES(memory=30))
+        yield contender(solver, GMRES())
+    # Stiff equations and linear ones are worth longer histories.
+    yield contender(Anderson(max_steps=budget, memory=10), Anderson(memory=15))
+    yield contender(NewtonKrylov(), GMRES())
+
+
+def _name(solver: FixedPointSolver) -> str:
+    """Returns the name of the solver with what tells it from its defaults, but for tolerance and budget."""
+    default = type(solver)(rtol=solver.rtol, max_steps=solver.max_steps)
+    changed = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}.items()
+    told = ", ".join(f"{name}={value}" for name, value in changed if value != getattr(default, name))
+    return type(solver).__name__ + (f"({told})" if told else "")
 
 
 def torchdeqs(rtol: float, budget: int) -> Iterator[Contender]:

@@ -116,14 +116,14 @@ def evaluate(
     # Which samples failed is part of the figures; a warning for each batch would only repeat it.
     with torch.no_grad(), warnings.catch_warnings(), observe_equilibria(net) as seen:
         warnings.simplefilter("ignore", UnconvergedWarning)
-        model(prepared(batches.data.images[:8].to(device), spec))
+        model(prepared(batches.data.batch(torch.arange(min(8, len(batches.data))), None).images.to(device), spec))
         seconds = 0.0
         bar = tqdm(total=len(batches.data), desc="evaluating", unit="image", disable=None if progress else True)
         for batch in batches:
             seen.clear()
             started = time.perf_counter()
             logits: Tensor = model(prepared(batch.images.to(device), spec))
-            _wait_for(device)
+            wait_for(device)
             seconds += time.perf_counter() - started
             tally.add(logits, batch.labels.to(device), seen)
             bar.update(len(batch.labels))
@@ -166,6 +166,7 @@ def _check_labels(model: InputSpec, data: InputSpec) -> None:
         )
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Returns when a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

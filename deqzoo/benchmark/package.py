@@ -1,26 +1,35 @@
-"""From a training run to a folder that can be published: weights, figures, log and card."""
+"""From a training run to a release: weights, figures, log and card."""
 
-import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from deqzoo.benchmark.certify import certify, has_certificate
 from deqzoo.benchmark.evaluate import evaluate
-from deqzoo.data import ImageData
+from deqzoo.benchmark.evaluate_text import evaluate_text
+from deqzoo.benchmark.measure import measure, training_facts
+from deqzoo.benchmark.measure_text import measure_text
+from deqzoo.data import ImageData, TextData
 from deqzoo.models import entry
+from deqzoo.models.text_spec import TEXT_SPECS
 from deqzoo.zoo import load, save
-from deqzoo.zoo.cards import Provenance, render_card
+from deqzoo.zoo.cards import write_card
 from deqzoo.zoo.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
-from deqzoo.zoo.curves import draw_curves
-from deqzoo.zoo.embed import CARD_FILE
-from deqzoo.zoo.figures import HEADLINES
+from deqzoo.zoo.embed import take_over_results
+from deqzoo.zoo.release import (
+    CARD_FILE,
+    LOG_FILE,
+    RECIPE_FILE,
+    RESULTS_FILE,
+    read_results,
+    release_log,
+    write_results,
+)
 from deqzoo.zoo.run_log import write_rows
-
-_RECIPE, _LOG, _CURVE = "recipe.yaml", "metrics.csv", "training.svg"
+from deqzoo.zoo.weights_config import read_config
 
 
 def find_run(run: Path) -> Path:
@@ -32,18 +41,18 @@ def package(
     checkpoint: Path,
     destination: Path,
     *,
-    data: ImageData,
+    data: ImageData | TextData,
     name: str | None = None,
     half: bool = False,
+    other_seeds: Sequence[Path] = (),
     device: str | torch.device = "cpu",
     batch_size: int = 512,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Writes a folder that `deqzoo.load` reads, and returns the figures of the weights in it.
+    """Writes a release, a folder that `deqzoo.load` reads, and returns the evaluation of the weights in it.
 
-    The weights are saved first, read back and evaluated as they are stored. Beside model.safetensors and
-    config.json it holds evaluation.json, certificate.json for models that have one, the run's settings and
-    log, its curves if matplotlib is installed, and README.md, the card.
+    The weights are saved first, read back and measured as they are stored. Beside model.safetensors and config.json it
+    holds results.json, the run's settings and log, plots if matplotlib is installed, and README.md, the card.
 
     Args:
         checkpoint: of a task; its run's log is looked for beside it.
@@ -51,52 +60,89 @@ def package(
         data: the test set.
         name: of the model, if other than the run's.
         half: whether float32 weights are stored in float16.
+        other_seeds: runs of the same recipe with other seeds, or their checkpoints: their accuracy goes into the card.
         device: where to evaluate.
         batch_size: most images at once.
-        progress: whether to show a bar on a terminal's stderr.
+        progress: whether to show bars on a terminal's stderr.
 
     Raises:
-        WeightsError: if the checkpoint is damaged or does not fit its model.
+        WeightsError: if a checkpoint is damaged or does not fit its model.
         DataError: if the data cannot be read.
     """
     source = read_checkpoint(checkpoint)
     name = entry(name or source.name).name
+    options: dict[str, Any] = {"device": device, "batch_size": batch_size, "progress": progress}
     with tempfile.TemporaryDirectory() as scratch:
         save(load(checkpoint).net, scratch, name=name, half=half)
         model: Any = load(Path(scratch))
-    evaluation = evaluate(model, data, device=device, batch_size=batch_size, progress=progress).as_dict()
-    proved = certify(model.cpu(), data, progress=progress).as_dict() if has_certificate(model.net) else None
-    save(model.net, destination, name=name, half=half, results={key: evaluation[key] for key in HEADLINES})
-    _write_json(destination / "evaluation.json", {"name": name, **evaluation})
-    if proved is not None:
-        _write_json(destination / "certificate.json", {"name": name, **proved})
-    card = render_card(
-        entry(name),
-        evaluation=evaluation,
-        certificate=proved,
-        provenance=_keep_run(source, destination, half),
-    )
-    (destination / CARD_FILE).write_text(card, "utf-8")
-    return {"name": name, **evaluation}
+    results = _measured(model, data, name=name, **options)
+    results["training"] = training_facts(source.log, epochs=source.epochs, steps=source.steps)
+    results["half"] = half
+    results["seeds"] = [
+        {"seed": results["training"]["seed"], **_merit(results["evaluation"])},
+        *(_other_seed(find_run(run), data, name=name, **options) for run in other_seeds),
+    ]
+    save(model.net, destination, name=name, half=half)
+    write_results(destination, results)
+    take_over_results(destination)
+    _keep_run(source, destination)
+    write_card(destination, destination / CARD_FILE, plots=destination)
+    return {"name": name, **results["evaluation"]}
 
 
-def _keep_run(source: Checkpoint, destination: Path, half: bool) -> Provenance:
+def remeasure(
+    folder: Path,
+    *,
+    data: ImageData | TextData,
+    device: str | torch.device = "cpu",
+    batch_size: int = 512,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measures the weights of a release again, writes results.json and config.json, and returns the evaluation.
+
+    What was kept of the training stays. The card is left as it is: `write_card` follows.
+
+    Args:
+        folder: of the release.
+        data: the test set.
+        device: where to evaluate.
+        batch_size: most images at once.
+        progress: whether to show bars on a terminal's stderr.
+    """
+    name = read_config(folder).name
+    before = read_results(folder) if (folder / RESULTS_FILE).is_file() else {}
+    results = _measured(load(folder), data, name=name, device=device, batch_size=batch_size, progress=progress)
+    results["training"] = before.get("training") or training_facts(release_log(folder))
+    results["half"] = before.get("half", False)
+    first = {"seed": results["training"]["seed"], **_merit(results["evaluation"])}
+    results["seeds"] = [first, *before.get("seeds", [])[1:]]
+    write_results(folder, results)
+    take_over_results(folder)
+    return {"name": name, **results["evaluation"]}
+
+
+def _measured(model: Any, data: ImageData | TextData, *, name: str, **options: Any) -> dict[str, Any]:
+    if isinstance(data, TextData):
+        return measure_text(model, data, name=name, **options)
+    return measure(model, data, name=name, **options)
+
+
+def _merit(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the figure that runs with other seeds are compared by."""
+    return {key: evaluation[key] for key in ("accuracy", "perplexity") if key in evaluation}
+
+
+def _other_seed(checkpoint: Path, data: ImageData | TextData, *, name: str, **options: Any) -> dict[str, Any]:
+    seed, model = training_facts(read_checkpoint(checkpoint).log)["seed"], load(checkpoint)
+    if isinstance(data, TextData):
+        split = TEXT_SPECS[entry(name).dataset].split
+        return {"seed": seed, **_merit(evaluate_text(model, data, split=split, **options).as_dict())}
+    return {"seed": seed, **_merit(evaluate(model, data, **options).as_dict())}
+
+
+def _keep_run(source: Checkpoint, destination: Path) -> None:
     log = source.log
     if log.config:
-        (destination / _RECIPE).write_text(yaml.safe_dump(log.config, sort_keys=False), "utf-8")
+        (destination / RECIPE_FILE).write_text(yaml.safe_dump(log.config, sort_keys=False), "utf-8")
     if log.rows:
-        write_rows(log.rows, destination / _LOG)
-    drawn = draw_curves(log, destination / _CURVE)
-    return Provenance(
-        epochs=source.epochs,
-        steps=source.steps,
-        run_config=log.config,
-        curve=_CURVE if drawn else None,
-        log=_LOG if log.rows else None,
-        recipe=_RECIPE if log.config else None,
-        half=half,
-    )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
+        write_rows(log.rows, destination / LOG_FILE)

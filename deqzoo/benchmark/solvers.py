@@ -38,7 +38,7 @@ class Row:
         gradient_error: of the injection's gradient, relative to a solve in float64.
         forward_ms: median time of the forward pass, without a graph.
         total_ms: median time of forward and backward pass.
-        overhead: share of forward_ms that is spent beyond the evaluations of f.
+        overhead: median share of the forward pass that is not spent inside of f.
         peak_mb: peak memory of forward and backward pass.
 
     """
@@ -63,13 +63,18 @@ class Row:
         return self.residual <= self.rtol and self.gradient_error <= 100 * self.rtol
 
 
-class _CountedCell:
+class _Watched:
+    """The map of a case, that knows how often it was evaluated and how long that took."""
+
     def __init__(self, case: Case) -> None:
-        self._case, self.evals = case, 0
+        self._case, self.evals, self.ms = case, 0, 0.0
 
     def __call__(self, z: Tensor) -> Tensor:
+        start = time.perf_counter()
+        value = self._case.f(z)
+        self.ms += 1e3 * (time.perf_counter() - start)
         self.evals += 1
-        return self._case.f(z)
+        return value
 
 
 def _timed(compute: Callable[[], object]) -> float:
@@ -89,8 +94,18 @@ def _forward_backward(case: Case, contender: Contender) -> tuple[Tensor, Tensor,
 
 
 @torch.no_grad()
-def _forward(case: Case, contender: Contender) -> Tensor:
-    return contender.attempt(case.f, torch.zeros_like(case.injection))[0]
+def _forward(case: Case, contender: Contender) -> tuple[float, float]:
+    """Returns how long it took, in ms, and the share that was not spent inside of f."""
+    f, start = _Watched(case), torch.zeros_like(case.injection)
+    total = _timed(lambda: contender.attempt(f, start))
+    return total, 1 - f.ms / total
+
+
+def _count(case: Case, contender: Contender) -> int:
+    """Returns the evaluations of f in a forward pass that builds a graph."""
+    f = _Watched(case)
+    contender.attempt(f, torch.zeros_like(case.injection))
+    return f.evals
 
 
 def compare(case: Case, rtol: float, *, repeats: int, progress: tqdm | None = None) -> list[Row]:
@@ -100,42 +115,24 @@ def compare(case: Case, rtol: float, *, repeats: int, progress: tqdm | None = No
     _, reference, _ = _forward_backward(exact, next(ours(1e-9, 2000)))
     case.cell.float()
 
-    contenders = list(ours(rtol, BUDGET))
+    contenders = [c for c in ours(rtol, BUDGET) if c.forward not in case.hopeless]
     if importlib.util.find_spec("torchdeq"):
         contenders += torchdeqs(rtol, BUDGET)
-    counted = _CountedCell(case)
-    _forward(case, contenders[0])
-    contenders[0].attempt(counted, torch.zeros_like(case.injection))
-    contenders.append(unrolled_loop(counted.evals))
+    contenders.append(unrolled_loop(_count(case, contenders[0])))
 
-    forward_ms: list[list[float]] = [[] for _ in contenders]
+    forward: list[list[tuple[float, float]]] = [[] for _ in contenders]
     total_ms: list[list[float]] = [[] for _ in contenders]
-    f_ms: list[float] = []
-    z = _forward(case, contenders[0])
-
-    def evaluate_ten_times() -> None:
-        with torch.no_grad():
-            for _ in range(10):
-                case.f(z)
-
     for _ in range(repeats):
-        f_ms.append(_timed(evaluate_ten_times) / 10)
         for i, contender in enumerate(contenders):
-            forward_ms[i].append(_timed(lambda c=contender: _forward(case, c)))
+            forward[i].append(_forward(case, contender))
             total_ms[i].append(_timed(lambda c=contender: _forward_backward(case, c)))
             if progress is not None:
                 progress.update()
 
     rows = []
-    for contender, forward, total in zip(contenders, forward_ms, total_ms, strict=True):
+    for contender, passes, total in zip(contenders, forward, total_ms, strict=True):
         value, gradient, backward_evals = _forward_backward(case, contender)
-        with torch.no_grad():
-            counted = _CountedCell(case)
-            contender.attempt(counted, torch.zeros_like(case.injection))
-        forward_evals = counted.evals
-        counted = _CountedCell(case)
-        contender.attempt(counted, torch.zeros_like(case.injection))
-        median = statistics.median(forward)
+        forward_ms, overhead = (statistics.median(values) for values in zip(*passes, strict=True))
         rows.append(
             Row(
                 case=case.name,
@@ -143,13 +140,13 @@ def compare(case: Case, rtol: float, *, repeats: int, progress: tqdm | None = No
                 library=contender.library,
                 forward=contender.forward,
                 backward=contender.backward,
-                evals=counted.evals,
+                evals=_count(case, contender),
                 backward_evals=backward_evals,
                 residual=true_residual(case, value),
                 gradient_error=float((gradient - reference).norm() / reference.norm()),
-                forward_ms=median,
+                forward_ms=forward_ms,
                 total_ms=statistics.median(total),
-                overhead=1 - forward_evals * statistics.median(f_ms) / median,
+                overhead=overhead,
                 peak_mb=peak_bytes(lambda c=contender: _forward_backward(case, c)) / 2**20,
             )
         )
@@ -174,7 +171,7 @@ def summary(rows: list[Row]) -> str:
             line += f", {ratios[-1]:.2f} x faster than torchdeq ({best.forward}/{best.backward} {best.total_ms:.2f} ms)"
             broyden = [r.total_ms for r in peers if r.forward == r.backward == "broyden"]
             if broyden:
-                line += f", {broyden[0] / mine.total_ms:.1f} x than its broyden"
+                line += f", {broyden[0] / mine.total_ms:.1f} x faster than its broyden"
             fewest = min(r.evals + r.backward_evals for r in here if r.library == "deqzoo")
             theirs = min(r.evals + r.backward_evals for r in peers)
             line += f"; fewest evaluations {fewest} against {theirs}"
@@ -217,7 +214,11 @@ def main(
             for rtol in RTOLS:
                 rows += compare(one, rtol, repeats=repeats, progress=progress)
     typer.echo(f"torch {torch.__version__}, CPU, {threads} thread(s), medians of {repeats} interleaved repeats\n")
-    typer.echo(table(rows) + "\n\n" + summary(rows))
+    typer.echo(table(rows) + "\n")
+    for one in chosen:
+        for solver, reason in one.hopeless.items():
+            typer.echo(f"{one.name}: {solver} is left out, as {reason}.")
+    typer.echo(summary(rows))
     if output is not None:
         output.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

@@ -56,7 +56,7 @@ class Tally:
             "accuracy": 100 * num_correct / self.num_images,
             "accuracy_low": 100 * low,
             "accuracy_high": 100 * high,
-            "loss": _number(torch.cat(self._loss).mean()),
+            "loss": number(torch.cat(self._loss).mean()),
             "calibration_error": _calibration_error(confidence, correct),
             **self._solves(),
         }
@@ -75,7 +75,7 @@ class Tally:
             "evals_mean": float(steps.mean()),
             "evals_p95": percentile(steps, 0.95),
             "evals_max": int(steps.max()),
-            "residual_max": _number(torch.cat(self._residual).max()),
+            "residual_max": number(torch.cat(self._residual).max()),
         }
 
 
@@ -102,6 +102,7 @@ def _calibration_error(confidence: Tensor, correct: Tensor) -> float | None:
     return float(binary_calibration_error(confidence, correct.long(), n_bins=_NUM_BINS))
 
 
-def _number(value: Tensor) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
+def number(value: Tensor | float) -> float | None:
+    """Returns a value that is finite, None for others."""
+    found = float(value)
+    return found if math.isfinite(found) else None

@@ -14,11 +14,17 @@ Name: TypeAlias = Annotated[
 ]
 Data: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="mnist, cifar10, … or a folder with test/<class>/. Default: a sample in the package."),
+    typer.Option(
+        help="mnist, cifar10, … or a folder with test/<class>/; tiny-shakespeare, ptb, … or a text. "
+        "Default: a sample in the package."
+    ),
 ]
 Root: TypeAlias = Annotated[Path, typer.Option(help="Folder that holds the named data set.")]
 Download: TypeAlias = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is missing.")]
 BatchSize: TypeAlias = Annotated[int, typer.Option(min=1, help="Most images at once.")]
+AnyBatchSize: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Most images at once (default: 512), or windows of a text (64).")
+]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")]
 MaxSteps: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Budget of the solver.")]
 Rtol: TypeAlias = Annotated[
@@ -41,12 +47,38 @@ def chosen_device(name: str) -> str:
     return name
 
 
+def is_text(model: Any) -> bool:
+    """Whether a model of `load` is a language model."""
+    from deqzoo.tasks import LanguageModel
+
+    return isinstance(model, LanguageModel)
+
+
+def require_images(model: Any) -> None:
+    """Exits with usage code 2 for a language model."""
+    if is_text(model):
+        raise typer.BadParameter(
+            "This is a language model, and the verb is for images. Use `deqzoo eval` and `deqzoo generate`.",
+            param_hint="NAME",
+        )
+
+
 def chosen_data(model: Any, data: str | None, root: Path, download: bool) -> tuple["ImageData", str]:
     """Returns the data module that the options mean, and its name: the embedded sample if `data` is None."""
     from deqzoo.data import EmbeddedSample, open_data
 
+    require_images(model)
     dataset = model.net.pretrained_cfg["tag"]
     if data is None:
         return EmbeddedSample(dataset), f"{dataset}-sample"
     opened = open_data(data, root=root, like=dataset, download=download)
     return opened, opened.spec.dataset
+
+
+def whole_set(model: Any, dataset: str, data: str | None, root: Path, download: bool) -> Any:
+    """Returns the data module of a whole test set: that of the model's own data set if `data` is None."""
+    from deqzoo.data import open_data, open_text
+
+    if is_text(model):
+        return open_text(data or dataset, root=root, like=dataset, vocabulary=model.vocabulary)
+    return open_data(data or dataset, root=root, like=dataset, download=download)

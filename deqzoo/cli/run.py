@@ -8,7 +8,7 @@ import typer
 
 from deqzoo.cli import app
 from deqzoo.cli.options import (
-    BatchSize,
+    AnyBatchSize,
     Data,
     Device,
     Download,
@@ -19,6 +19,8 @@ from deqzoo.cli.options import (
     Rtol,
     chosen_data,
     chosen_device,
+    is_text,
+    require_images,
 )
 from deqzoo.zoo import load
 from deqzoo.zoo.figures import at_least, certificate_rows, evaluation_rows
@@ -30,19 +32,70 @@ def eval_(
     data: Data = None,
     root: Root = Path("data"),
     download: Download = False,
-    batch_size: BatchSize = 512,
+    split: Annotated[
+        str | None, typer.Option(help="Of a text: train, val, test or all. Default: all of a file, else the usual one.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Tokens between windows of a text. Default: its context, no overlap.")
+    ] = None,
+    batch_size: AnyBatchSize = None,
     device: Device = "auto",
     max_steps: MaxSteps = None,
     rtol: Rtol = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Measure at budgets of 1, 2, 4, … steps; write sweep.csv and sweep.svg.")
+    ] = False,
+    rtols: Annotated[
+        list[float] | None, typer.Option("--sweep-rtol", min=0, help="Also sweep this tolerance; may be repeated.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the files of --sweep.")] = Path("."),
     as_json: Json = False,
 ) -> None:
     """Measure a model on a test set.
 
-    Accuracy, calibration, convergence and speed.
+    Accuracy, calibration, convergence and speed; of a language model, loss, perplexity and bits per character.
     """
     where = chosen_device(device)
-    model = load(name, max_steps=max_steps, rtol=rtol)
+    model: Any = load(name, max_steps=max_steps, rtol=rtol)
+    if is_text(model):
+        from deqzoo.cli.score import scored
+
+        if sweep or rtols:
+            raise typer.BadParameter("Only image classifiers are swept.", param_hint="--sweep")
+        figures, title = scored(
+            model, data=data, root=root, split=split, stride=stride, batch_size=batch_size or 64, device=where
+        )
+        if as_json:
+            typer.echo(json.dumps({"name": name, **figures}, allow_nan=False))
+            return
+        typer.echo(f"{name} {title}")
+        _show(evaluation_rows(figures))
+        return
+    if split is not None or stride is not None:
+        raise typer.BadParameter("Only texts are split and read in windows.", param_hint="--split, --stride")
+    batch_size = batch_size or 512
     images, called = chosen_data(model, data, root, download)
+    if sweep or rtols:
+        from deqzoo.benchmark.sweep import sweep as measure
+        from deqzoo.benchmark.sweep import sweep_table, write_sweep
+
+        points = measure(
+            model,
+            images,
+            budgets=None if sweep else (),
+            rtols=rtols or (),
+            device=where,
+            batch_size=batch_size,
+            progress=True,
+        )
+        files = write_sweep(points, output)
+        if as_json:
+            typer.echo(json.dumps({"name": name, "data": called, "points": points}, allow_nan=False))
+            return
+        typer.echo(_title(name, points[0]["num_images"], images.spec.dataset, sample=data is None))
+        _show_table(sweep_table(points))
+        typer.echo(f"written: {', '.join(map(str, files))}")
+        return
     from deqzoo.benchmark.evaluate import evaluate
 
     figures = evaluate(model, images, device=where, batch_size=batch_size, progress=True).as_dict()
@@ -74,6 +127,7 @@ def predict(
     """
     where = chosen_device(device)
     model: Any = load(name, max_steps=max_steps, rtol=rtol).to(where)
+    require_images(model)
     from deqzoo.benchmark.predict import predict_files, predict_sample
 
     found = predict_files(model, images, top_k=top_k) if images else predict_sample(model, count, top_k=top_k)
@@ -132,3 +186,9 @@ def _show(rows: list[tuple[str, str]]) -> None:
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
         typer.echo(f"  {key:<{width}}  {value}")
+
+
+def _show_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))

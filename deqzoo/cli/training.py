@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import CSVLogger
 import deqzoo.data
 import deqzoo.tasks  # noqa: F401
 from deqzoo.errors import DataError, DeqzooError, WeightsError
-from deqzoo.tasks import RandomState
+from deqzoo.tasks import RandomState, RunCost
+from deqzoo.tasks.base import Task
 
 VERBS = ("fit", "validate", "test")
 
@@ -93,10 +94,11 @@ class TrainingCLI(LightningCLI):
         kwargs.setdefault("default_root_dir", str(folder))
         if wanted["logger"] in (None, True):
             kwargs.setdefault("logger", CSVLogger(folder, name=""))
-        callbacks: list[Any] = [RandomState()]
+        callbacks: list[Any] = [RandomState(), RunCost()]
         if self._saves:
             # In this order, so that last.ckpt knows of the best.
-            callbacks += [BestCheckpoint(folder), last_checkpoint(folder)]
+            best = [BestCheckpoint(folder, *self.model.best)] if isinstance(self.model, Task) else []
+            callbacks += [*best, last_checkpoint(folder)]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         return super().instantiate_trainer(**kwargs)
 
@@ -133,8 +135,8 @@ class TrainingCLI(LightningCLI):
         """Says so if there was nothing to validate on, of which Lightning makes no word."""
         if not self.trainer.callback_metrics:
             raise DataError(
-                "There are no validation images, so that nothing was evaluated. They are split off the "
-                "training images: set --data.val_size, or evaluate the test images with `deqzoo test`."
+                "There is no validation data, so that nothing was evaluated. Images are split off the training images, "
+                "a text off its end: set --data.val_size or --data.val_share, or evaluate with `deqzoo test`."
             )
 
     def before_test(self) -> None:
@@ -179,10 +181,16 @@ def last_checkpoint(folder: Path) -> ModelCheckpoint:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Writes best.ckpt after each epoch with the highest validation accuracy so far; nothing without such."""
+    """Writes best.ckpt after each epoch with the best figure of validation so far; nothing without such.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, filename="best", monitor="val/top1", mode="max", enable_version_counter=False)
+    Args:
+        folder: to write into.
+        figure: as the task logs it.
+        mode: whether the best is its "max" or its "min".
+    """
+
+    def __init__(self, folder: Path, figure: str, mode: str) -> None:
+        super().__init__(folder, filename="best", monitor=figure, mode=mode, enable_version_counter=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves, if there was validation."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import deqzoo
 from deqzoo import create_model
 from deqzoo.benchmark.certify import certify
 from deqzoo.benchmark.evaluate import evaluate
-from deqzoo.benchmark.package import find_run, package
+from deqzoo.benchmark.package import find_run, package, remeasure
 from deqzoo.data import EmbeddedSample
 from deqzoo.errors import DeqzooError, WeightsError
 from deqzoo.tasks import ImageClassifier
@@ -23,6 +24,7 @@ from deqzoo.zoo.curves import draw_curves
 from deqzoo.zoo.embed import embed
 from deqzoo.zoo.figures import at_least
 from deqzoo.zoo.run_log import RunLog
+from deqzoo.zoo.weights_config import read_config
 
 NAME = "pcdeq-mnist-linear"
 
@@ -35,7 +37,10 @@ def run(tmp_path: Path) -> Path:
     make = {"class_path": "deqzoo.create_model", "init_args": {"name": NAME}}
     settings = {"seed_everything": 7, "model": {"net": make}, "trainer": {"max_epochs": 3}}
     (version / "config.yaml").write_text(yaml.safe_dump(settings))
-    (version / "metrics.csv").write_text("epoch,step,train/loss,train/top1\n0,49,2.0,\n0,99,,0.5\n1,149,1.0,0.75\n")
+    (version / "metrics.csv").write_text(
+        "epoch,step,cost/hours,cost/peak_gib,train/loss,train/top1\n"
+        "0,49,,,2.0,\n0,99,0.25,1.25,,0.5\n1,149,0.5,1.25,1.0,0.75\n"
+    )
     torch.manual_seed(0)
     state = {f"net.{k}": v for k, v in create_model(NAME).state_dict().items()}
     torch.save({"state_dict": state, "epoch": 1, "global_step": 938}, tmp_path / "run" / "last.ckpt")
@@ -55,8 +60,16 @@ def test_a_packaged_run_loads_and_its_card_tells_what_was_measured(run: Path, tm
 
     # The figures are those of what is stored, not of what it was rounded from.
     assert evaluate(model, EmbeddedSample("mnist")).loss == figures["loss"]
-    evaluation = json.loads((target / "evaluation.json").read_text())
-    assert evaluation == figures
+    results = json.loads((target / "results.json").read_text())
+    evaluation = results["evaluation"]
+    assert {"name": NAME, **evaluation} == figures
+    assert results["training"] == {
+        "epochs": 2, "planned_epochs": 3, "steps": 938, "seed": 7, "hours": 0.5, "peak_gib": 1.25,
+    }  # fmt: skip
+    assert results["sample"]["accuracy"] == evaluation["accuracy"]  # the same 300 images
+    assert results["flops"]["mean"] > 2 * figures["num_parameters"]
+    assert results["spectral_radius"]["num_images"] == 32
+    assert [point["max_steps"] for point in results["curve"]][:3] == [1, 2, 4]
     config = json.loads((target / "config.json").read_text())
     assert config["deqzoo"]["results"].items() <= evaluation.items()
     assert config["deqzoo"]["weights"]["size"] == (target / "model.safetensors").stat().st_size
@@ -75,6 +88,9 @@ def test_a_packaged_run_loads_and_its_card_tells_what_was_measured(run: Path, tm
         f"{at_least(figures['accuracy'])} % (95 % interval",
         f"{figures['num_parameters']:,} parameters",
         "after 2 epochs (938 steps) of 3 planned, seed 7",
+        "It took 0.5 hours and 1.3 GiB at its peak.",
+        "| executed operations |",
+        "@inproceedings{gabor2024positive",
         f"deqzoo fit -c recipes/{NAME}.yaml",
         "## Certificate",
         "cc-by-sa-3.0",
@@ -83,12 +99,12 @@ def test_a_packaged_run_loads_and_its_card_tells_what_was_measured(run: Path, tm
         assert part in card
     assert ("float16" in card) == half
     linked = re.findall(r"\]\(([^)]+)\)", card)
-    assert sorted(linked) == ["metrics.csv", "recipe.yaml", "training.svg"]
+    assert sorted(linked) == ["budgets.svg", "metrics.csv", "recipe.yaml", "results.json", "training.svg"]
     assert all((target / name).is_file() for name in linked)
     assert yaml.safe_load((target / "recipe.yaml").read_text())["seed_everything"] == 7
     assert (target / "metrics.csv").read_text().splitlines()[:2] == [
-        "epoch,step,train/loss,train/top1",
-        "0,49,2,",
+        "epoch,step,cost/hours,cost/peak_gib,train/loss,train/top1",
+        "0,49,,,2,",
     ]
 
 
@@ -110,8 +126,37 @@ def test_an_embedded_model_is_published(run: Path, tmp_path: Path, monkeypatch: 
     assert all((cards / name).is_file() for name in linked)
     assert sorted(path.name for path in (home / "weights" / NAME).iterdir()) == [
         "config.json",
+        "metrics.csv",
         "model.safetensors",
+        "recipe.yaml",
+        "results.json",
     ]
+
+
+def test_other_seeds_go_into_the_card(run: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    config = other / "version_0/config.yaml"
+    config.write_text(config.read_text().replace("seed_everything: 7", "seed_everything: 8"))
+    package(find_run(run), tmp_path / "out", data=EmbeddedSample("mnist"), other_seeds=[other])
+    card = (tmp_path / "out/README.md").read_text()
+    assert "accuracy, 2 seeds" in card
+    assert "% (seed 7)" in card and "% (seed 8)" in card
+    assert "One training run." not in card
+
+
+def test_what_is_measured_again_replaces_what_was(run: Path, tmp_path: Path):
+    target = tmp_path / "out"
+    package(find_run(run), target, data=EmbeddedSample("mnist"))
+    before = json.loads((target / "results.json").read_text())
+    broken = {**before, "evaluation": {**before["evaluation"], "accuracy": 12.0}}
+    (target / "results.json").write_text(json.dumps(broken))
+    figures = remeasure(target, data=EmbeddedSample("mnist"))
+    after = json.loads((target / "results.json").read_text())
+    assert figures["accuracy"] == after["evaluation"]["accuracy"] == before["evaluation"]["accuracy"]
+    assert after["training"] == before["training"]
+    assert read_config(target).results["accuracy"] == figures["accuracy"]
+    deqzoo.load(target)
 
 
 def test_the_same_run_draws_the_same_curves(tmp_path: Path):

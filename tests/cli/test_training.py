@@ -15,8 +15,10 @@ import deqzoo.data
 from deqzoo.benchmark.evaluate import evaluate
 from deqzoo.cli.training import main
 from deqzoo.errors import DataError, UnknownModelError, WeightsError
+from deqzoo.models import entry
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+RECIPES_FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(RECIPES_FOLDER.rglob("*.yaml"))
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 SMALL = [
     *("--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1"),
@@ -185,7 +187,7 @@ def test_a_wrong_checkpoint_path_is_named(verb, recipe, workplace):
 
 
 def test_validation_without_images_is_an_error(recipe, workplace):
-    with pytest.raises(DataError, match=r"no validation images.*--data\.val_size"):
+    with pytest.raises(DataError, match=r"no validation data.*--data\.val_size"):
         run("validate", recipe)
 
 
@@ -211,12 +213,50 @@ def test_a_wrong_name_of_a_model_is_told_plainly(recipe, workplace):
         run("fit", recipe, "--model.net.name=pcdeq-mnits")
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def data_of(recipe: Path) -> str:
+    return yaml.safe_load(recipe.read_text())["data"]["class_path"].rpartition(".")[2]
+
+
+def of_data(*names: str) -> pytest.MarkDecorator:
+    """Every recipe with one of these data modules."""
+    chosen = [path for path in RECIPES if data_of(path) in names]
+    return pytest.mark.parametrize("recipe", chosen, ids=lambda path: path.stem)
+
+
+@of_data("MNIST")
 def test_every_recipe_runs(recipe, workplace):
     run("fit", recipe, "--trainer.max_steps=2")
     run("test", recipe, "--ckpt_path=last")
     (top1,) = metrics(Path("runs") / recipe.stem / "version_1")["test/top1"]
     assert 0 <= float(top1) <= 1
+
+
+@of_data("CIFAR10", "StreamedImageFolder")
+def test_every_other_recipe_for_images_runs_on_noise(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if recipe.stem in ("mdeq-imagenet-large", "mdeq-imagenet-xl"):
+        # Too large to be trained here: every option is checked, and nothing is built.
+        with pytest.raises(SystemExit) as ended:
+            main(["fit", "-c", str(recipe), "--print_config"])
+        assert ended.value.code == 0
+        return
+    content = yaml.safe_load(recipe.read_text())
+    options = content["data"]["init_args"]
+    like = options.pop("like", "cifar10")
+    for name in ("root", "crop", "num_workers"):
+        options.pop(name, None)
+    options |= {"like": like, "num_images": 4, "batch_size": 2, "size": 32 if like == "cifar10" else 64}
+    content["data"]["class_path"] = "deqzoo.data.NoiseImages"
+    for callback in content["trainer"]["callbacks"]:
+        if callback["class_path"] == "deqzoo.tasks.FastPath":
+            callback["init_args"] = {"compile": False}  # which takes minutes
+    content["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
+    small = tmp_path / recipe.name
+    small.write_text(yaml.safe_dump(content))
+    main(["fit", "-c", str(small), *QUIET, "--trainer.max_steps=1", "--trainer.log_every_n_steps=1"])
+    (loss,) = metrics(Path("runs") / recipe.stem / "version_0")["train/loss"]
+    assert 0 < float(loss) < 100
+    assert deqzoo.load(f"runs/{recipe.stem}").net.num_classes in (10, 1000)
 
 
 def test_recipes_are_named_like_their_models():
@@ -226,3 +266,6 @@ def test_recipes_are_named_like_their_models():
         net = content["model"]["init_args"]["net"]
         assert net["class_path"] == "deqzoo.create_model"
         assert net["init_args"]["name"] == path.stem
+        wanted = entry(path.stem).recipe
+        assert wanted is not None
+        assert path == (RECIPES_FOLDER / f"{wanted}.yaml")

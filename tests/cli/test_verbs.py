@@ -80,6 +80,21 @@ def test_eval_in_words_says_that_it_is_only_a_sample(deqzoo: Any, weights: str):
         assert word in out
 
 
+def test_a_sweep_is_told_and_written(deqzoo: Any, weights: str, tmp_path: Path):
+    options = ("--device", "cpu", "--max-steps", "4", "--output", str(tmp_path))
+    code, out, _ = deqzoo("eval", weights, "--sweep", "--sweep-rtol", "0.1", *options)
+    assert code == 0
+    assert "300 of its test images" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.csv", "sweep.svg"}
+    rows = (tmp_path / "sweep.csv").read_text().splitlines()
+    code, out, _ = deqzoo("eval", weights, "--sweep", "--sweep-rtol", "0.1", "--json", *options)
+    found = json.loads(out)
+    assert (code, found["name"], found["data"]) == (0, weights, "mnist-sample")
+    assert len(found["points"]) == len(rows) - 1 >= 4
+    assert [point["max_steps"] for point in found["points"]][:3] == [1, 2, 4]
+    assert found["points"][-1]["rtol"] == 0.1
+
+
 def test_predict_shows_how_each_solve_ended(deqzoo: Any, weights: str, tmp_path: Path):
     path = tmp_path / "digit.png"
     Image.new("RGB", (50, 40), "white").save(path)

@@ -1,0 +1,72 @@
+"""What a prediction costs: executed operations, and time on a machine that is named."""
+
+import platform
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from deqzoo.benchmark.tally import percentile
+from deqzoo.errors import UnconvergedWarning
+
+
+@torch.no_grad()
+def executed_flops(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
+    """Returns the floating-point operations that are executed for each of `inputs` (B, ...), one at a time.
+
+    Counted, not estimated: a sample that needs more evaluations costs more. A multiplication and an addition are two
+    operations; those of convolutions and matrix products count.
+
+    Returns:
+        "num_images", "mean" and "p95".
+    """
+    counts = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnconvergedWarning)
+        for sample in inputs:
+            with FlopCounterMode(display=False) as counter:
+                model(sample[None])
+            counts.append(counter.get_total_flops())
+    flops = torch.tensor(counts, dtype=torch.float64)
+    return {"num_images": len(counts), "mean": float(flops.mean()), "p95": percentile(flops, 0.95)}
+
+
+@torch.no_grad()
+def latency(model: nn.Module, inputs: Tensor, *, warmups: int = 3) -> dict[str, Any]:
+    """Returns how long single inputs of `inputs` (B, ...) take, in milliseconds, and where.
+
+    Returns:
+        "latency_p50_ms" and "latency_p95_ms"; "device", its own name, its "kind", and "num_threads" of the CPU.
+    """
+    device = inputs.device
+    seconds = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnconvergedWarning)
+        for sample in [*inputs[:1].expand(warmups, *inputs.shape[1:]), *inputs]:
+            started = time.perf_counter()
+            model(sample[None])
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - started)
+    times = torch.tensor(seconds[warmups:], dtype=torch.float64) * 1e3
+    return {
+        "device": device_name(device),
+        "kind": device.type,
+        "num_threads": torch.get_num_threads(),
+        "latency_p50_ms": percentile(times, 0.5),
+        "latency_p95_ms": percentile(times, 0.95),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Returns what a device calls itself, such as "AMD EPYC" or "NVIDIA H100"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
