@@ -53,7 +53,6 @@ class Iteration(abc.ABC):
         return None
 
 
-@eager
 def fixed_point(
     f: Callable[..., Z],
     z0: Z,
@@ -68,6 +67,9 @@ def fixed_point(
     A sample's result does not depend on the others in its batch, as long as `f` does not mix them. The value is each
     sample's best iterate; `stats.residual` is the residual of just that. Whatever needs a gradient should come
     through `args` or be a parameter that `f` uses.
+
+    `torch.compile` takes a fixed budget (rtol = atol = 0) into its graph as a whole, evaluation by evaluation, where no
+    gradient is wanted or the adjoint's can be traced. Other solves decide on the host: they stay out of graphs.
 
     Args:
         f: maps a state, and `args`, to a state of the same structure and shapes.
@@ -85,6 +87,20 @@ def fixed_point(
 
     """
     check_policy(unconverged)
+    traceable = solver.fixed_budget and (adjoint.traceable or not torch.is_grad_enabled())
+    solve = _fixed_point if traceable else _fixed_point_out_of_graphs
+    return solve(f, z0, args, solver, adjoint, iterate, unconverged)
+
+
+def _fixed_point(
+    f: Callable[..., Any],
+    z0: Any,
+    args: tuple[Any, ...],
+    solver: FixedPointSolver,
+    adjoint: Adjoint,
+    iterate: Iteration | None,
+    unconverged: Policy,
+) -> Solution[Any]:
     if iterate is None:
         solution = _solve(f, z0, args, solver, adjoint, unconverged)
     else:
@@ -96,6 +112,9 @@ def fixed_point(
     if not solver.fixed_budget:
         enforce(solution.stats, unconverged, "The forward solve")
     return solution
+
+
+_fixed_point_out_of_graphs = eager(_fixed_point)
 
 
 def _solve(

@@ -46,15 +46,17 @@ class MatrixMap:
     def __call__(self, z: Tensor, *tensors: Tensor) -> Tensor:
         if self._checked:
             return self._layout.ravel(self._evaluate(z, tensors))
-        version = None if z.is_inference() else z._version
-        value = self._evaluate(z, tensors)
+        # Versions cannot be traced. Writing into a copy does no harm, and compilers drop copies that are only read.
+        compiling = torch.compiler.is_compiling()
+        version = None if compiling or z.is_inference() else z._version
+        value = self._evaluate(z.clone() if compiling else z, tensors)
         if version is not None and z._version != version:
             raise StructureError(
                 "`f` wrote into the state that it was given. A state is needed again after f was evaluated there: "
                 "look for in-place operations such as `mul_` or `ReLU(inplace=True)` at the beginning of the cell."
             )
         self._layout.check(value, rule=self._rule)
-        self._checked = True
+        self._checked = not compiling
         return self._layout.ravel(value)
 
     def _evaluate(self, z: Tensor, tensors: tuple[Tensor, ...]) -> Any:

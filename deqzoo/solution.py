@@ -45,6 +45,7 @@ class Stats:
         num_steps: (B,) the evaluation at which each sample reached its residual.
         residual: (B,) ‖f(z) − z‖ / ‖f(z)‖ of the z that is returned.
         status: (B,) a `Status` code each.
+        fixed_budget: whether there was a budget to spend, and no tolerance to reach.
 
     """
 
@@ -52,6 +53,7 @@ class Stats:
     num_steps: Tensor
     residual: Tensor
     status: Tensor
+    fixed_budget: bool = False
 
     @property
     def converged(self) -> Tensor:
@@ -62,7 +64,8 @@ class Stats:
         """One sentence for each outcome that occurred."""
         total = len(self.status)
         counts = [(s, int((self.status == s).sum())) for s in Status]
-        told = "; ".join(f"{n} of {total} samples {s.describe()}" for s, n in counts if n)
+        words = _WORDS | {Status.MAX_STEPS: "spent their budget"} if self.fixed_budget else _WORDS
+        told = "; ".join(f"{n} of {total} samples {words[s]}" for s, n in counts if n)
         worst = f", worst residual {float(self.residual.max()):.2g}" if total else ""
         return f"{told or 'no samples'} ({self.num_evals} evaluations{worst})"
 

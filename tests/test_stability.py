@@ -9,7 +9,13 @@ from deqzoo.errors import AdjointError, StructureError
 from deqzoo.fixed_point import fixed_point
 from deqzoo.solution import Status
 from deqzoo.solvers import Anderson, Broyden, Picard
-from deqzoo.stability import corrected_fixed_point, correction_loss, jacobian_penalty, spectral_radius
+from deqzoo.stability import (
+    corrected_fixed_point,
+    correction_loss,
+    dominant_growth,
+    jacobian_penalty,
+    spectral_radius,
+)
 
 
 def linear(z: Tensor, matrices: Tensor) -> Tensor:
@@ -336,3 +342,45 @@ class TestCorrection:
             correction_loss([])
         with pytest.raises(ValueError, match=r"gamma=1\.5"):
             correction_loss([torch.zeros(())], gamma=1.5)
+
+
+class TestDominantGrowth:
+    def test_finds_the_one_direction_that_does_not_contract(self):
+        # ‖J‖²_F / N hardly tells: the outlier is one of a hundred.
+        eigenvalues = torch.linspace(0, 0.5, 100, dtype=torch.float64)
+        eigenvalues[3] = -1.3
+        z = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        growth = dominant_growth(lambda z: eigenvalues * z, z, steps=8)
+        torch.testing.assert_close(growth, torch.full_like(growth, 1.3), rtol=1e-3, atol=0)
+
+    def test_a_small_disturbance_sees_the_spectral_radius(self, problem):
+        _, weight, x = problem
+        z = fixed_point(tanh_map, torch.zeros_like(x), weight, x, solver=Anderson(rtol=1e-12, max_steps=200)).value
+        symmetric = (weight + weight.T) / 2
+        z = fixed_point(tanh_map, z, symmetric, x, solver=Anderson(rtol=1e-6, max_steps=200)).value
+        growth = dominant_growth(tanh_map, z, symmetric, x, steps=200, radius=1e-5)
+        slopes = 1 - torch.tanh(z @ symmetric.T + x) ** 2
+        radii = torch.linalg.eigvals(slopes[:, :, None] * symmetric).abs().amax(1)
+        # D W has the eigenvalues of D^½ W D^½; growth is measured in another norm than theirs, along eigenvectors.
+        torch.testing.assert_close(growth, radii, rtol=1e-3, atol=0)
+
+    def test_its_gradient_is_that_of_differences_along_a_fixed_direction(self, problem):
+        z, weight, x = problem
+        weight = weight.clone().requires_grad_()
+        [gradient] = torch.autograd.grad(dominant_growth(tanh_map, z, weight, x, steps=0).sum(), weight)
+        with torch.no_grad():
+            d = tanh_map(z, weight, x) - z
+            d *= 0.1 * z.norm(dim=1, keepdim=True) / d.norm(dim=1, keepdim=True)
+        again = weight.detach().clone().requires_grad_()
+        change = tanh_map(z + d, again, x) - tanh_map(z, again, x)
+        [expected] = torch.autograd.grad((change.norm(dim=1) / d.norm(dim=1)).sum(), again)
+        torch.testing.assert_close(gradient, expected)
+
+    def test_a_map_that_rests_grows_nothing(self):
+        growth = dominant_growth(lambda z: z, torch.zeros(3, 4))
+        assert torch.equal(growth, torch.zeros(3))
+
+    @pytest.mark.parametrize("options", [{"steps": -1}, {"radius": 0.0}])
+    def test_refuses_impossible_searches(self, options):
+        with pytest.raises(ValueError, match=r"steps=2, radius=0\.1"):
+            dominant_growth(lambda z: z, torch.ones(1, 1), **options)

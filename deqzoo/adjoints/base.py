@@ -3,7 +3,7 @@
 import abc
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,9 @@ class Problem:
 class Adjoint(abc.ABC):
     """How gradients get back through a solve. A value: a frozen dataclass, shareable and picklable."""
 
+    traceable = False
+    """Whether `torch.compile` can follow the backward pass. It can follow any solve without one."""
+
     def tightened(self, factor: float) -> "Adjoint":
         """Returns this adjoint with `factor` times its tolerances, if it has any."""
         return self
@@ -61,11 +64,16 @@ class Adjoint(abc.ABC):
 _weights = threading.RLock()
 
 
+def _alone() -> AbstractContextManager[object]:
+    """Returns a context in which no other thread touches the caches. Compiled code has none, and no lock is traced."""
+    return nullcontext() if torch.compiler.is_compiling() else _weights
+
+
 @contextmanager
 def without_graph(device: torch.device) -> Iterator[None]:
     """A context for solves on `device`: no graph, no autocast, and parametrised weights are computed once in all."""
     # The caches close with the solve, before any evaluation that builds a graph: what is in them has no gradient.
-    with _weights, torch.no_grad(), parametrize.cached(), exact_arithmetic(device):
+    with _alone(), torch.no_grad(), parametrize.cached(), exact_arithmetic(device):
         yield
     if current_autocast(device):
         torch.clear_autocast_cache()
@@ -85,7 +93,7 @@ def uncached_weights() -> Iterator[None]:
         AdjointError: if an outer `parametrize.cached()` would hand weights without gradients to the graph.
 
     """
-    with _weights:
+    with _alone():
         if parametrize._cache_enabled:
             raise AdjointError(
                 "An equilibrium is being solved for training inside `parametrize.cached()`. Weights cached during the "

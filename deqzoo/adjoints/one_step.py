@@ -18,6 +18,8 @@ class OneStep(Adjoint):
     at the price of one vector-Jacobian product.
     """
 
+    traceable = True
+
     def solve(self, problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
         found = solve_without_graph(problem, solver.solve)
         if not torch.is_grad_enabled():

@@ -26,6 +26,8 @@ class Phantom(Adjoint):
     steps: int = 5
     damping: float = 0.5
 
+    traceable = True
+
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"Phantom got steps={self.steps}. It unrolls at least one: Phantom(steps=5).")

@@ -21,6 +21,8 @@ class Unrolled(Adjoint):
     follow, such as `Picard`.
     """
 
+    traceable = True
+
     def solve(self, problem: Problem, solver: FixedPointSolver) -> Solution[Tensor]:
         if not torch.is_grad_enabled():
             return solve_without_graph(problem, solver.solve)

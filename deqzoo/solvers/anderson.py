@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deqzoo.solvers.base import Counted, IterativeSolver
-from deqzoo.solvers.rows import combination, overlaps, work_dtype
+from deqzoo.solvers.rows import combination, into, overlaps, work_dtype
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Anderson(IterativeSolver[History]):
         )
 
     def gap(self, z: Tensor, fz: Tensor, state: History) -> Tensor:
-        return torch.sub(fz, z, out=state.gaps[:, state.slot])
+        return into(state.gaps[:, state.slot], torch.sub, fz, z)
 
     def step(self, f: Counted, z: Tensor, fz: Tensor, g: Tensor, state: History) -> tuple[Tensor, History]:
         slot = state.slot

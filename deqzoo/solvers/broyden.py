@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deqzoo.solvers.base import Counted, IterativeSolver
-from deqzoo.solvers.rows import add_combination, overlaps, row_dots, work_dtype
+from deqzoo.solvers.rows import add_combination, into, overlaps, row_dots, work_dtype
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Broyden(IterativeSolver[Inverse]):
         curvature = row_dots(s, s) - learned
         # A sample whose step taught nothing keeps its estimate.
         weight = torch.where(curvature.abs() > torch.finfo(g.dtype).tiny, 1 / curvature, 0)
-        torch.mul(step, weight, out=state.u[:, slot])
+        into(state.u[:, slot], torch.mul, step, weight)
         state.v[:, slot] = v
         state.length += 1
         # vᵀ g = sᵀ K g, already at hand, and u is a multiple of K g.

@@ -9,7 +9,7 @@ from deqzoo.errors import SolverError
 from deqzoo.solution import Solution
 from deqzoo.solvers.base import AffineMap, Counted, FixedPointSolver, Map
 from deqzoo.solvers.progress import start_progress
-from deqzoo.solvers.rows import add_combination, overlaps, row_dots, row_norms, work_dtype
+from deqzoo.solvers.rows import add_combination, into, overlaps, row_dots, row_norms, work_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ class GMRES(FixedPointSolver):
             norm = row_norms(q)[:, None]
             # A direction whose image lies in the span of the others brings nothing but rounding errors.
             inverse = torch.where(norm > 1e3 * torch.finfo(dtype).eps * image, 1 / norm, 0)
-            p = torch.mul(p, inverse, out=directions[:, slot])
-            q = torch.mul(q, inverse, out=images[:, slot])
+            p = into(directions[:, slot], torch.mul, p, inverse)
+            q = into(images[:, slot], torch.mul, q, inverse)
             gain = row_dots(q, r)
             u = torch.addcmul(u, gain, p)
             r = torch.addcmul(r, gain, q, value=-1)

@@ -169,4 +169,6 @@ class FixedBudget(Progress):
         status = torch.where(self._finite, int(Status.MAX_STEPS), int(Status.NONFINITE))
         status = torch.where(self._gap == 0, int(Status.CONVERGED), status)
         residual = torch.where(self._gap == 0, 0, self._gap / self._scale)
-        return Stats(num_evals=num_evals, num_steps=self._num_steps, residual=residual, status=status)
+        return Stats(
+            num_evals=num_evals, num_steps=self._num_steps, residual=residual, status=status, fixed_budget=True
+        )

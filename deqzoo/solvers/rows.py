@@ -4,6 +4,8 @@ What a row gives depends, to the last bit, on that row alone. On a CPU the fast 
 rows start at whole cache lines, which N divisible by 16 ensures; other sizes take plain sums.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,13 @@ def add_combination(x: Tensor, weights: Tensor, history: Tensor, *, alpha: float
     if history.shape[2] % 16 == 0:
         return torch.baddbmm(x[:, None], weights[:, None], history, alpha=alpha)[:, 0]
     return torch.add(x, combination(weights, history), alpha=alpha)
+
+
+def into(place: Tensor, operation: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+    """Returns operation(*operands), computed right where it is kept."""
+    if torch.compiler.is_compiling():  # Dynamo knows no results in strided places, and what it compiles copies nothing
+        return place.copy_(operation(*operands))
+    return operation(*operands, out=place)
 
 
 def work_dtype(dtype: torch.dtype) -> torch.dtype:

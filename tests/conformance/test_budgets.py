@@ -66,6 +66,17 @@ def test_a_fixed_budget_is_spent_exactly(solver, budget):
     assert (stats.status == Status.MAX_STEPS).all()
 
 
+@every_linear_solver
+@pytest.mark.parametrize("rtol", [0.0, 1e-9])
+def test_statistics_tell_budgets_from_tolerances(solver, rtol):
+    problem = linear()
+    x, w = problem.args
+    found = tuned(solver, rtol=rtol, max_steps=2).solve(AffineMap(lambda u: u @ w, x), problem.z0)
+    assert found.stats.fixed_budget == (rtol == 0)
+    words = "5 of 5 samples spent their budget" if rtol == 0 else "5 of 5 samples ran out of steps"
+    assert str(found.stats).startswith(words)
+
+
 def test_budgets_of_solvers_with_several_evaluations_per_step():
     assert count_evaluations(Reversible(rtol=0, max_steps=6))[0] == 13
     steps, products = 4, 5

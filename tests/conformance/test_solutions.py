@@ -242,3 +242,34 @@ def test_linear_solvers_stay_true_when_no_direction_is_left(solver, dtype, toler
     found = tuned(solver, rtol=tolerance, max_steps=40).solve(f, torch.zeros_like(x), x)
     true = (f(found.value) - found.value).norm(dim=1) / f(found.value).norm(dim=1)
     assert (true < 100 * torch.finfo(dtype).eps).all()
+
+
+def test_gmres_is_as_good_in_single_precision_as_in_double():
+    """A condition number of 1e4 at a tolerance near the precision: images that are not quite orthogonal would show."""
+    rates = 1 - torch.logspace(-4, 0, 128).double()
+    b = torch.randn(4, 128).double()
+    runs = [
+        GMRES(rtol=1e-5, memory=99, max_steps=200).solve(AffineMap(lambda u: rates.to(u) * u, x), 0 * x, x)
+        for x in (b.float(), b)
+    ]
+    assert all(run.stats.converged.all() for run in runs)
+    assert runs[0].stats.num_evals <= runs[1].stats.num_evals + 5
+
+
+@every_solver
+def test_norms_whose_squares_vanish_are_norms(solver):
+    found = fixed_point(
+        lambda z: 1e-25 * z, torch.ones(2, 4), solver=tuned(solver, max_steps=1, atol=1e-30), unconverged="ignore"
+    )
+    assert found.stats.residual.isfinite().all()
+    assert (found.stats.residual > 1).all()
+
+
+def test_more_memory_than_unknowns_costs_anderson_next_to_nothing():
+    """Gram matrices are singular there, and without a ridge rounding errors would be combined."""
+    w, x = linear(batch=1, size=2, factor=0.99).args[1].float(), torch.randn(64, 2)
+    runs = [
+        fixed_point(lambda z: torch.tanh(z @ w) + x, torch.zeros(64, 2), solver=Anderson(rtol=1e-6, memory=m))
+        for m in (3, 15)
+    ]
+    assert runs[1].stats.num_evals <= runs[0].stats.num_evals + 3

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deqzoo.adjoints import Implicit, Unrolled
 from deqzoo.errors import StructureError, UnconvergedWarning
 from deqzoo.fixed_point import Iteration, fixed_point
-from deqzoo.models.mondeq import MonotoneCell
+from deqzoo.models.mondeq_cell import MonotoneCell
 from deqzoo.models.mondeq_parts import MonotoneConv, MonotoneMatrix
 from deqzoo.models.mondeq_tiers import MonotoneTiers
 from deqzoo.nn import ForwardBackward, ImplicitModule, PeacemanRachford
