@@ -1,6 +1,6 @@
 """Architectures, one file each, and the names of their configurations."""
 
-from deqzoo.models import deq, deq_transformer, explicit, mdeq, mondeq, neural_ode, pcdeq, revdeq
+from deqzoo.models import deq, deq_transformer, explicit, mdeq, mdeq_pyramid, mondeq, neural_ode, pcdeq, revdeq
 from deqzoo.models.input_spec import INPUT_SPECS, InputSpec
 from deqzoo.models.registry import ModelEntry, Runtime, TextRuntime, canonical, entries, entry, register
 
@@ -17,6 +17,7 @@ __all__ = [
     "entry",
     "explicit",
     "mdeq",
+    "mdeq_pyramid",
     "mondeq",
     "neural_ode",
     "pcdeq",

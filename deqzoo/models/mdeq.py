@@ -14,9 +14,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from deqzoo.adjoints import Adjoint, Implicit
-from deqzoo.errors import StructureError
 from deqzoo.models.classifier import Classifier
-from deqzoo.models.mdeq_parts import MultiscaleHead, ResidualBlock, fusion_path, normed_conv, pixelwise, stem
+from deqzoo.models.mdeq_parts import (
+    MultiscaleHead,
+    ResidualBlock,
+    check_stride,
+    fusion_path,
+    normed_conv,
+    pixelwise,
+    stem,
+)
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule, VariationalDropout
 from deqzoo.solvers import Broyden, FixedPointSolver
@@ -194,15 +201,7 @@ class MDEQ(Classifier):
             StructureError: if height or width is no multiple of the coarsest scale's stride.
 
         """
-        height, width = x.shape[2:]
-        stride = self.config.stride
-        if height % stride or width % stride or not height * width:
-            fitting = [max(stride, -(-side // stride) * stride) for side in (height, width)]
-            raise StructureError(
-                f"Found images of {height}x{width} pixels. A pixel of the coarsest of {len(self.config.channels)} "
-                f"scales covers {stride}x{stride}, so that height and width have to be multiples of {stride}: "
-                f"resize or pad the images, to {fitting[0]}x{fitting[1]} say."
-            )
+        check_stride(x, self.config.stride)
         injection = self.inject(self.stem(x))
         return self.equilibrium(injection, *self._masks(injection))
 

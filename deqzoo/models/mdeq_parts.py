@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from deqzoo.errors import StructureError
 from deqzoo.nn import weight_normed
 
 _BOTTLENECK = 4
@@ -80,18 +81,36 @@ def stem(in_chans: int, width: int, *, halvings: int) -> nn.Sequential:
     """Returns two convolutions of which the first `halvings` halve the size: images (B, in_chans, H, W) -> maps."""
     strides = [2 if i < halvings else 1 for i in range(2)]
     return nn.Sequential(
-        *_conv_norm_relu(conv(in_chans, width, 3, stride=strides[0])),
-        *_conv_norm_relu(conv(width, width, 3, stride=strides[1])),
+        *conv_norm_relu(conv(in_chans, width, 3, stride=strides[0])),
+        *conv_norm_relu(conv(width, width, 3, stride=strides[1])),
     )
 
 
 def pixelwise(width: int) -> nn.Sequential:
     """Returns a 1x1 convolution with its norm and ReLU."""
-    return nn.Sequential(*_conv_norm_relu(conv(width, width, 1)))
+    return nn.Sequential(*conv_norm_relu(conv(width, width, 1)))
 
 
-def _conv_norm_relu(layer: nn.Conv2d) -> tuple[nn.Module, ...]:
+def conv_norm_relu(layer: nn.Conv2d) -> tuple[nn.Module, ...]:
+    """Returns the layers of a convolution with its norm and ReLU."""
     return layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU(inplace=True)
+
+
+def check_stride(x: Tensor, stride: int) -> None:
+    """Checks that the sides of images (B, C, H, W) are multiples of `stride`, that of the coarsest scale.
+
+    Raises:
+        StructureError: if they are not.
+
+    """
+    height, width = x.shape[2:]
+    if height % stride or width % stride or not height * width:
+        fitting = [max(stride, -(-side // stride) * stride) for side in (height, width)]
+        raise StructureError(
+            f"Found images of {height}x{width} pixels. A pixel of the coarsest scale covers {stride}x{stride}, so that "
+            f"height and width have to be multiples of {stride}: resize or pad the images, to "
+            f"{fitting[0]}x{fitting[1]} say."
+        )
 
 
 class _Bottleneck(nn.Module):
@@ -132,10 +151,10 @@ class MultiscaleHead(nn.Module):
         super().__init__()
         self.widen = nn.ModuleList(_Bottleneck(c, i) for c, i in zip(channels, inner, strict=True))
         self.halve = nn.ModuleList(
-            nn.Sequential(*_conv_norm_relu(conv(_BOTTLENECK * a, _BOTTLENECK * b, 3, stride=2, bias=True)))
+            nn.Sequential(*conv_norm_relu(conv(_BOTTLENECK * a, _BOTTLENECK * b, 3, stride=2, bias=True)))
             for a, b in pairwise(inner)
         )
-        self.final = nn.Sequential(*_conv_norm_relu(conv(_BOTTLENECK * inner[-1], out_chans, 1, bias=True)))
+        self.final = nn.Sequential(*conv_norm_relu(conv(_BOTTLENECK * inner[-1], out_chans, 1, bias=True)))
 
     def forward(self, scales: Sequence[Tensor]) -> Tensor:
         gathered = self.widen[0](scales[0])

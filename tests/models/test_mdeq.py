@@ -284,7 +284,7 @@ def test_there_are_no_masks_without_dropout(noisy):
 def test_sizes_that_do_not_divide_are_refused_with_sizes_that_do():
     net = network(THREE)
     message = (
-        r"^Found images of 30x24 pixels\. A pixel of the coarsest of 3 scales covers 8x8, so that height and width "
+        r"^Found images of 30x24 pixels\. A pixel of the coarsest scale covers 8x8, so that height and width "
         r"have to be multiples of 8: resize or pad the images, to 32x24 say\.$"
     )
     with pytest.raises(StructureError, match=message):

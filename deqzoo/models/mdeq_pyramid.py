@@ -1,0 +1,209 @@
+"""Multiscale deep equilibrium models that are fed at every scale.
+
+MDEQ (Bai, Koltun & Kolter 2020, arXiv 2006.08656) with a map that is cheaper and calmer: one hidden layer in which all
+scales meet, and a norm at the end that keeps the state on spheres.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deqzoo.adjoints import Adjoint, Implicit
+from deqzoo.models.classifier import Classifier
+from deqzoo.models.mdeq_parts import check_stride, conv, conv_norm_relu
+from deqzoo.models.registry import Runtime, register
+from deqzoo.nn import Cell, ImplicitModule
+from deqzoo.solvers import Anderson, FixedPointSolver
+
+_ANDERSON = Anderson(rtol=1e-3, max_steps=50)
+_IMPLICIT = Implicit(solver=Anderson(rtol=1e-2, max_steps=30))
+
+_BRANCH_GAIN = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidConfig:
+    """The sizes of a multiscale equilibrium model that is fed at every scale.
+
+    Attributes:
+        widths: channels of each scale, finest first; each scale has half the height and width of the one before.
+        stem: channels of the first convolution, which sees whole images.
+        num_features: channels that the head gives to the classifier.
+        stride: pixels of the image per pixel of the finest scale, along each side: 1 or 2.
+        groups: of the norms in the cell.
+
+    """
+
+    widths: tuple[int, ...]
+    stem: int
+    num_features: int
+    stride: int = 2
+    groups: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(width % self.groups for width in self.widths):
+            raise ValueError(
+                f"Got widths={self.widths} for groups={self.groups}. There is one width per scale, and norms divide "
+                "each into groups of equal size: choose multiples of it."
+            )
+        if self.stride not in (1, 2):
+            raise ValueError(
+                f"Got stride={self.stride}. The finest scale has the size of the images or half of it: use 1 or 2."
+            )
+
+    @property
+    def coarsest(self) -> int:
+        """Pixels of the image per pixel of the coarsest scale, along each side."""
+        return self.stride * 2 ** (len(self.widths) - 1)
+
+
+class PyramidCell(Cell):
+    """z ↦ f(z, x) for states z and injections x of one map (B, Cᵢ, Hᵢ, Wᵢ) per scale.
+
+    fᵢ = N(xᵢ + gᵢ ⊙ Vᵢ ReLU(N(Uᵢ aᵢ + Σⱼ Wᵢⱼ aⱼ))) with a = ReLU(z), 3×3 convolutions U and V, 1×1 convolutions W whose
+    maps are averaged or copied to the size of scale i, group norms N and gains g. The last norm takes the state to
+    spheres, so that an equilibrium exists whatever the weights are (Brouwer), and the gains start small.
+
+    Args:
+        widths: channels of each scale, finest first.
+        groups: of the norms.
+
+    """
+
+    def __init__(self, widths: Sequence[int], *, groups: int) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.expand = nn.ModuleList(conv(width, width, 3) for width in widths)
+        self.reduce = nn.ModuleList(conv(width, width, 3) for width in widths)
+        self.cross = nn.ModuleList(
+            nn.ModuleList(
+                nn.Identity() if source == target else conv(widths[source], widths[target], 1)
+                for source in range(len(widths))
+            )
+            for target in range(len(widths))
+        )
+        self.norm_hidden = nn.ModuleList(nn.GroupNorm(groups, width) for width in widths)
+        self.norm_out = nn.ModuleList(nn.GroupNorm(groups, width) for width in widths)
+        self.gains = nn.ParameterList(nn.Parameter(torch.full((width, 1, 1), _BRANCH_GAIN)) for width in widths)
+
+    def forward(self, z: tuple[Tensor, ...], *x: Tensor) -> tuple[Tensor, ...]:
+        """Returns f(z, x)."""
+        active = tuple(map(F.relu, z))
+        return tuple(self._scale(i, active, x[i]) for i in range(len(self.widths)))
+
+    def _scale(self, i: int, active: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        hidden = self.expand[i](active[i])
+        cross = self.cross[i]
+        assert isinstance(cross, nn.ModuleList)
+        for j, a in enumerate(active):
+            # The 1x1 convolution runs at the coarser of the two scales, where it is cheaper.
+            if j < i:
+                hidden = hidden + cross[j](F.avg_pool2d(a, 2 ** (i - j)))
+            elif j > i:
+                hidden = hidden + F.interpolate(cross[j](a), scale_factor=2 ** (j - i))
+        branch = self.reduce[i](F.relu(self.norm_hidden[i](hidden)))
+        return self.norm_out[i](x + self.gains[i] * branch)
+
+    def initial_state(self, *x: Tensor) -> tuple[Tensor, ...]:
+        """Returns zeros in the dtype of the weights, whatever autocast made of the injection."""
+        return tuple(torch.zeros_like(part, dtype=self.gains[0].dtype) for part in x)
+
+
+class PyramidMDEQ(Classifier):
+    """Stem -> an injection for each scale -> multiscale equilibrium -> head over all scales.
+
+    Args:
+        config: its sizes.
+        in_chans: channels of its images.
+        num_classes: logits to give.
+        solver: how the equilibrium is found.
+        adjoint: how gradients pass it.
+
+    """
+
+    fixed_input_size = False  # multiples of the coarsest scale's stride
+    layers: ClassVar[dict[str, str]] = {"stem": r"^(?:stem|inject)", "equilibrium": r"^equilibrium", "head": r"^head"}
+
+    def __init__(
+        self,
+        config: PyramidConfig,
+        *,
+        in_chans: int = 3,
+        num_classes: int = 10,
+        solver: FixedPointSolver = _ANDERSON,
+        adjoint: Adjoint = _IMPLICIT,
+    ) -> None:
+        super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=config.num_features)
+        self.config = config
+        self.stem = nn.Sequential(*conv_norm_relu(conv(in_chans, config.stem, 3)))
+        strides = [config.stride] + [2] * (len(config.widths) - 1)
+        self.inject = nn.ModuleList(
+            nn.Sequential(conv(before, after, 3, stride=stride), nn.BatchNorm2d(after))
+            for (before, after), stride in zip(pairwise((config.stem, *config.widths)), strides, strict=True)
+        )
+        self.equilibrium = ImplicitModule(
+            PyramidCell(config.widths, groups=config.groups), solver=solver, adjoint=adjoint
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in config.widths)
+        self.head = nn.Sequential(*conv_norm_relu(conv(sum(config.widths), config.num_features, 1)))
+
+    def injection(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, C, H, W) images -> what each scale of the equilibrium is fed with, (B, Cᵢ, Hᵢ, Wᵢ)."""
+        x = self.stem(x)
+        parts = []
+        for inject in self.inject:
+            part = inject(x)
+            parts.append(part)
+            x = F.relu(part)
+        return tuple(parts)
+
+    def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, C, H, W) images -> the equilibrium, a map (B, Cᵢ, Hᵢ, Wᵢ) for each scale.
+
+        Raises:
+            StructureError: if height or width is no multiple of the coarsest scale's stride.
+
+        """
+        check_stride(x, self.config.coarsest)
+        return self.equilibrium(*self.injection(x))
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        return [
+            {"num_chs": width, "reduction": self.config.stride * 2**scale, "module": "equilibrium"}
+            for scale, width in enumerate(self.config.widths)
+        ]
+
+    def gather(self, maps: tuple[Tensor, ...]) -> Tensor:
+        active = [F.relu(norm(part)) for norm, part in zip(self.norms, maps, strict=True)]
+        coarsest = len(active) - 1
+        return self.head(torch.cat([F.avg_pool2d(a, 2 ** (coarsest - i)) for i, a in enumerate(active)], dim=1))
+
+    def pool(self, features: Tensor) -> Tensor:
+        return features.mean((2, 3))
+
+
+_TINY = PyramidConfig(widths=(48, 64), stem=16, num_features=96)
+
+
+@register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny")
+def mdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
+    """A multiscale equilibrium of two scales that is fed at both, of less than 170,000 parameters."""
+    return PyramidMDEQ(_TINY, **runtime)
+
+
+@register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny-noaug")
+def mdeq_cifar_tiny_noaug(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
+    """The network of mdeq-cifar-tiny, trained on the images as they are."""
+    return PyramidMDEQ(_TINY, **runtime)
+
+
+@register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar")
+def mdeq_cifar(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
+    """A multiscale equilibrium of three scales that is fed at each, of less than 10 million parameters."""
+    return PyramidMDEQ(PyramidConfig(widths=(128, 256, 384), stem=64, num_features=1024, stride=1), **runtime)

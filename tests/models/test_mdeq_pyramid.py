@@ -1,0 +1,118 @@
+"""MDEQ that is fed at every scale: sizes, a solved equilibrium, gradients, and what it refuses."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deqzoo.adjoints import Implicit, Unrolled
+from deqzoo.errors import StructureError
+from deqzoo.models import entry
+from deqzoo.models.mdeq_pyramid import PyramidCell, PyramidConfig, PyramidMDEQ
+from deqzoo.nn import observe_equilibria
+from deqzoo.solvers import Anderson, Picard
+
+ONE = PyramidConfig(widths=(4,), stem=3, num_features=5, groups=2)
+TWO = PyramidConfig(widths=(4, 6), stem=3, num_features=5, groups=2)
+THREE = PyramidConfig(widths=(4, 6, 8), stem=3, num_features=5, stride=1, groups=2)
+every_size = pytest.mark.parametrize("config", [ONE, TWO, THREE], ids=["one", "two", "three"])
+
+
+def images(batch: int = 3, size: int = 16, *, seed: int = 1, dtype=torch.float64) -> Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def network(config: PyramidConfig, **runtime) -> PyramidMDEQ:
+    """A network in float64 and eval mode, whose batch norms know their images and whose map contracts."""
+    torch.manual_seed(0)
+    net = PyramidMDEQ(config, num_classes=3, **runtime).double()
+    with torch.no_grad():
+        for gain in net.equilibrium.cell.gains:
+            gain.fill_(0.2)
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        net.equilibrium.unconverged = "ignore"
+        net(images(8))
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("mdeq-cifar-tiny", 170_000), ("mdeq-cifar-tiny-noaug", 170_000), ("mdeq-cifar", 10_000_000)]
+)
+def test_named_configurations_stay_within_their_sizes(name, limit):
+    with torch.device("meta"):
+        net = entry(name).build()
+    assert 0.6 * limit < sum(p.numel() for p in net.parameters()) <= limit
+
+
+@every_size
+def test_what_comes_out_is_an_equilibrium(config):
+    net = network(config, solver=Anderson(rtol=1e-10, max_steps=100))
+    x = net.injection(images())
+    with observe_equilibria(net) as seen:
+        maps = net.forward_maps(images())
+    assert bool(seen.converged.all())
+    for z, again in zip(maps, net.equilibrium.cell(maps, *x), strict=True):
+        torch.testing.assert_close(z, again, rtol=1e-8, atol=1e-8)
+    assert [tuple(z.shape[1:]) for z in maps] == [
+        (info["num_chs"], 16 // info["reduction"], 16 // info["reduction"]) for info in net.feature_info
+    ]
+
+
+def test_the_map_is_the_one_that_is_described():
+    cell = PyramidCell((4, 6), groups=2).double()
+    torch.manual_seed(3)
+    z = (torch.randn(2, 4, 8, 8).double(), torch.randn(2, 6, 4, 4).double())
+    x = tuple(torch.randn_like(part) for part in z)
+    a, b = map(F.relu, z)
+    fine = F.conv2d(a, cell.expand[0].weight, padding=1)
+    fine = fine + F.conv2d(b, cell.cross[0][1].weight).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    coarse = F.conv2d(b, cell.expand[1].weight, padding=1)
+    coarse = coarse + F.conv2d(a.reshape(2, 4, 4, 2, 4, 2).mean((3, 5)), cell.cross[1][0].weight)
+    for i, hidden in enumerate((fine, coarse)):
+        branch = F.conv2d(F.relu(F.group_norm(hidden, 2)), cell.reduce[i].weight, padding=1)
+        torch.testing.assert_close(cell(z, *x)[i], F.group_norm(x[i] + 0.5 * branch, 2))
+
+
+@every_size
+def test_gradients_are_those_of_a_long_unroll(config):
+    gradients = []
+    for adjoint in (Implicit(solver=Anderson(rtol=1e-12, max_steps=200)), Unrolled()):
+        net = network(config, solver=Picard(rtol=1e-13, max_steps=150), adjoint=adjoint)
+        net(images()).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-8)
+
+
+def test_a_sample_is_alone_in_its_batch():
+    net = network(THREE)
+    batch = images()
+    torch.testing.assert_close(net(batch)[1:2], net(batch[1:2]), rtol=1e-10, atol=1e-12)
+    spoilt = batch.clone()
+    spoilt[0] = torch.nan
+    torch.testing.assert_close(net(spoilt)[1:], net(batch)[1:], rtol=1e-10, atol=1e-12)
+
+
+def test_more_steps_come_closer():
+    net = network(THREE, solver=Picard(rtol=0, max_steps=64))
+    best = net(images())
+    errors = []
+    for budget in (2, 3, 4, 6, 8):
+        net.equilibrium.solver = Picard(rtol=0, max_steps=budget)
+        errors.append((net(images()) - best).norm().item())
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_sides_are_multiples_of_the_coarsest_stride():
+    with pytest.raises(StructureError, match=r"30x24 pixels\. .* covers 4x4.* 32x24 say"):
+        network(TWO)(torch.zeros(1, 3, 30, 24, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"widths": ()}, "one width per scale"), ({"widths": (5,)}, "multiples"), ({"stride": 3}, "use 1 or 2")],
+)
+def test_sizes_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        PyramidConfig(**{"widths": (4,), "stem": 3, "num_features": 5, "groups": 2, **options})
