@@ -34,6 +34,10 @@ class DamagedWeightsError(WeightsError):
     """A file of weights whose bytes are not those that were published."""
 
 
+class CheckpointError(DeqzooError, RuntimeError):
+    """A checkpoint of a run that could not be written."""
+
+
 class PublishError(DeqzooError, RuntimeError):
     """A model that is not as it was measured, or that the Hub does not take."""
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Counts the bytes of storages that operators make while it is active, until they are freed."""
 
     def __init__(self) -> None:
@@ -41,6 +41,6 @@ def peak_bytes(compute: Callable[[], object]) -> int:
 
     Exact and deterministic, on any device; workspaces inside of kernels are not counted.
     """
-    with _LiveBytes() as counter:
+    with LiveBytes() as counter:
         compute()
     return counter.peak

@@ -1,35 +1,48 @@
 """`deqzoo fit | validate | test`: Lightning's command line over the tasks and data of deqzoo."""
 
 import logging
+import signal
+import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 # Imported so that their classes are known by their bare names too: --data MNIST.
 import deqzoo.data
 import deqzoo.tasks  # noqa: F401
+from deqzoo.cli import synthetic
 from deqzoo.errors import DataError, DeqzooError, WeightsError
 from deqzoo.tasks import RandomState, RunCost
 from deqzoo.tasks.base import Task
+from deqzoo.tasks.checkpoint_files import BestCheckpoint, LastCheckpoint
+from deqzoo.tasks.safe_checkpoints import LAST, SafeCheckpointIO, is_whole, newest_whole
 
 VERBS = ("fit", "validate", "test")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], *, callbacks: Sequence[Callback] = ()) -> "TrainingCLI":
     """Runs a command such as `["fit", "-c", "recipes/pcdeq-mnist.yaml"]`.
 
     A run lives in runs/<name of the first recipe>/ unless --trainer.default_root_dir says otherwise:
-    last.ckpt after every epoch, best.ckpt where there is validation, the config.yaml that would repeat it,
-    and for each command version_<n>/metrics.csv. `--ckpt_path last` resumes, or evaluates, the last epoch. Without it,
-    `fit` refuses a folder that holds a run.
+    last.ckpt after every epoch (previous.ckpt is the one before), best.ckpt where there is validation, the config.yaml
+    that would repeat it, and for each command version_<n>/metrics.csv. `--ckpt_path last` resumes, or evaluates, the
+    newest checkpoint that is whole, and names those that are not. Without it, `fit` refuses a folder that holds a run.
+    `--synthetic true`, or `--data.synthetic true`, tries out any recipe without its data.
+
+    Args:
+        argv: the command.
+        callbacks: of the trainer, beside those of the recipe.
 
     Raises:
-        SystemExit: with a message about the arguments, if they are wrong.
+        SystemExit: with a message about the arguments, if they are wrong; with code 143 after SIGTERM.
         DeqzooError: for what goes wrong later.
     """
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
@@ -43,7 +56,7 @@ def main(argv: list[str]) -> None:
             # What Lightning calls in torch and jsonargparse is not for whoever trains to mend.
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.", FutureWarning)
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.|jsonargparse\.")
-            TrainingCLI(
+            return TrainingCLI(
                 LightningModule,
                 LightningDataModule,
                 subclass_mode_model=True,
@@ -51,10 +64,15 @@ def main(argv: list[str]) -> None:
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # by hyperparameters, of which the tasks save none
+                trainer_defaults={"callbacks": list(callbacks)},
                 save_config_callback=RunConfig,
                 save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
-                args=argv,
+                args=synthetic.plain(argv),
             )
+    except SIGTERMException:
+        # By itself it ends the process with code 0, as if the run had come to its end.
+        sys.stderr.write("deqzoo: told to end by SIGTERM. --ckpt_path last resumes.\n")
+        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         rank_zero.removeFilter(_is_no_advert)
 
@@ -71,9 +89,25 @@ class TrainingCLI(LightningCLI):
         """Returns a parser to which an abbreviated option is an unknown one."""
         return super().init_parser(**{"prog": "deqzoo", "allow_abbrev": False, **kwargs})
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the options that are not Lightning's."""
+        parser.add_argument(
+            synthetic.OPTION, type=bool, default=False, help="Take noise of the right shape for data: a dry run."
+        )
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses `args`, which are all there are: whoever calls has taken them from the command line."""
-        self.config = parser.parse_args(args)  # pyright: ignore[reportArgumentType]
+        assert isinstance(args, list)
+        self.config = parser.parse_args(args)
+        chosen = self.config[self.config.subcommand]
+        if chosen.synthetic:
+            with warnings.catch_warnings():
+                # What noise does not take, such as the folder of the data, is what is meant to be left out.
+                warnings.filterwarnings("ignore", "(?s).*[Dd]iscarding")
+                self.config = parser.parse_args([*args, *synthetic.replacement(chosen)])
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves checkpoints unread until `_choose_checkpoint`: tasks save no hyperparameters to look for."""
 
     def instantiate_classes(self) -> None:
         """Makes task, data and trainer. What they object to is told in their words, not in the parser's."""
@@ -94,12 +128,16 @@ class TrainingCLI(LightningCLI):
         kwargs.setdefault("default_root_dir", str(folder))
         if wanted["logger"] in (None, True):
             kwargs.setdefault("logger", CSVLogger(folder, name=""))
-        callbacks: list[Any] = [RandomState(), RunCost()]
+        callbacks: list[Any] = [*self.trainer_defaults["callbacks"], RandomState(), RunCost()]
         if self._saves:
             # In this order, so that last.ckpt knows of the best.
             best = [BestCheckpoint(folder, *self.model.best)] if isinstance(self.model, Task) else []
-            callbacks += [*best, last_checkpoint(folder)]
+            callbacks += [*best, LastCheckpoint(folder)]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
+        plugins = wanted["plugins"] or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs.setdefault("plugins", [*plugins, SafeCheckpointIO()])
         return super().instantiate_trainer(**kwargs)
 
     @property
@@ -119,9 +157,9 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuses to write over an earlier run."""
-        self._require_checkpoint(may_start_anew=True)
-        last = self.run_folder / "last.ckpt"
-        if self._saves and self._get(self.config, "ckpt_path") is None and last.is_file():
+        self._choose_checkpoint(may_start_anew=True)
+        last = self.run_folder / LAST
+        if self._saves and self._get(self.config_init, "ckpt_path") is None and last.is_file():
             raise WeightsError(
                 f"{last.absolute()} is of an earlier run. A fresh run would write over it: resume it with `--ckpt_path "
                 f"last`, choose another folder with `--trainer.default_root_dir`, or remove {last.parent} first."
@@ -129,7 +167,7 @@ class TrainingCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Refuses to evaluate a checkpoint that is not there."""
-        self._require_checkpoint()
+        self._choose_checkpoint()
 
     def after_validate(self) -> None:
         """Says so if there was nothing to validate on, of which Lightning makes no word."""
@@ -141,18 +179,36 @@ class TrainingCLI(LightningCLI):
 
     def before_test(self) -> None:
         """Refuses to evaluate a checkpoint that is not there."""
-        self._require_checkpoint()
+        self._choose_checkpoint()
 
-    def _require_checkpoint(self, *, may_start_anew: bool = False) -> None:
+    def _choose_checkpoint(self, *, may_start_anew: bool = False) -> None:
+        """Turns "last" into a path: Lightning would go by time alone and, with none, evaluate random weights."""
         wanted = self._get(self.config, "ckpt_path")
-        if wanted == "last" and not may_start_anew:
-            # Lightning would only warn, and evaluate random weights.
-            wanted = self.run_folder / "last.ckpt"
-        if wanted not in (None, "last") and not Path(wanted).exists():
+        if wanted is None:
+            return
+        path, damaged = newest_whole(self.run_folder) if wanted == "last" else (Path(wanted), [])
+        if path is not None and path.is_file() and wanted != "last" and not is_whole(path):
+            path, damaged = None, [path]
+        if damaged:
+            names = ", ".join(str(file.absolute()) for file in damaged)
+            found = f"{names} is damaged: the file was cut short or changed since it was written."
+            if path is None:
+                raise WeightsError(
+                    f"{found} No whole checkpoint is beside it to go on from. Take a copy, name another one with "
+                    f"`--ckpt_path`, or remove {damaged[0].parent} and train anew."
+                )
+            rank_zero_warn(f"{found} The newest whole one is used instead: {path.absolute()}.")
+        if path is None and may_start_anew:
+            # So that one command both starts and resumes.
+            self.config_init[str(self.subcommand)]["ckpt_path"] = None
+            return
+        if path is None or not path.exists():
+            path = path or self.run_folder / LAST
             raise WeightsError(
-                f"There is no checkpoint {Path(wanted).absolute()}. `--ckpt_path` takes the path of one, or "
+                f"There is no checkpoint {path.absolute()}. `--ckpt_path` takes the path of one, or "
                 "`last` for that of the run's folder: train first with `deqzoo fit`, or correct the path."
             )
+        self.config_init[str(self.subcommand)]["ckpt_path"] = str(path)
 
 
 class RunConfig(SaveConfigCallback):
@@ -164,43 +220,6 @@ class RunConfig(SaveConfigCallback):
             path = Path(trainer.default_root_dir) / self.config_filename
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, path, overwrite=self.overwrite)
-
-
-def last_checkpoint(folder: Path) -> ModelCheckpoint:
-    """Returns what writes last.ckpt after every epoch.
-
-    `save_last` beside a monitored metric does so only after epochs that improved the metric.
-    """
-    return ModelCheckpoint(
-        folder,
-        filename="last",
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,  # also in epochs without validation
-        enable_version_counter=False,
-    )
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Writes best.ckpt after each epoch with the best figure of validation so far; nothing without such.
-
-    Args:
-        folder: to write into.
-        figure: as the task logs it.
-        mode: whether the best is its "max" or its "min".
-    """
-
-    def __init__(self, folder: Path, figure: str, mode: str) -> None:
-        super().__init__(folder, filename="best", monitor=figure, mode=mode, enable_version_counter=False)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves, if there was validation."""
-        if self.monitor in trainer.callback_metrics:
-            super().on_train_epoch_end(trainer, pl_module)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves, if validation had images."""
-        if self.monitor in trainer.callback_metrics:
-            super().on_validation_end(trainer, pl_module)
 
 
 def _is_no_advert(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ from deqzoo.data.image_data import ImageData
 from deqzoo.data.image_folder import ImageFolder
 from deqzoo.data.image_set import Batch, ImageSet, normalise, to_float
 from deqzoo.data.noise_images import NoiseImages
+from deqzoo.data.noise_text import NoiseText
 from deqzoo.data.pictures import open_image, read_image, to_pixels
 from deqzoo.data.random_crop import RandomCrop
 from deqzoo.data.streamed_folder import StreamedImageFolder
@@ -36,6 +37,7 @@ __all__ = [
     "ImageFolder",
     "ImageSet",
     "NoiseImages",
+    "NoiseText",
     "PennTreebank",
     "RandomAffine",
     "RandomCrop",

@@ -2,7 +2,9 @@
 
 import abc
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,10 +87,22 @@ class AdaptiveTable(TokenTable):
         return x
 
     def scores(self, features: Tensor) -> Tensor:
-        return self.softmax.log_prob(features.flatten(0, -2)).float().unflatten(0, features.shape[:-1])
+        with _one_dtype(features):
+            scores = self.softmax.log_prob(self._as_weights(features.flatten(0, -2)))
+        return scores.float().unflatten(0, features.shape[:-1])
 
     def losses(self, features: Tensor, targets: Tensor) -> Tensor:
-        return -self.softmax(features.flatten(0, 1), targets.flatten()).output.float().view_as(targets)
+        with _one_dtype(features):
+            found = self.softmax(self._as_weights(features.flatten(0, 1)), targets.flatten())
+        return -found.output.float().view_as(targets)
+
+    def _as_weights(self, features: Tensor) -> Tensor:
+        return features if features.is_cuda else features.to(self.softmax.head.weight.dtype)
+
+
+def _one_dtype(features: Tensor) -> AbstractContextManager[object]:
+    """Without autocast on a CPU, which leaves torch's adaptive softmax with two dtypes that it does not join."""
+    return nullcontext() if features.is_cuda else torch.autocast(features.device.type, enabled=False)
 
 
 def token_table(vocab_size: int, width: int, cutoffs: Sequence[int]) -> TokenTable:

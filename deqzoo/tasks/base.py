@@ -1,9 +1,7 @@
 """What all tasks share: how to optimise, what to look at before the weights change, what solves cost."""
 
 import abc
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
@@ -12,22 +10,14 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.optimizer import ParamsT
 
-from deqzoo.errors import DeqzooError, DivergedError
+from deqzoo.errors import DeqzooError
 from deqzoo.nn.observe import Observed
+from deqzoo.tasks.diagnosis import RecentSolves
+from deqzoo.tasks.divergence import DivergenceGuard, Step
 from deqzoo.tasks.on_its_way import OnItsWay
 from deqzoo.tasks.param_groups import weight_decay_groups
 from deqzoo.tasks.schedules import Schedule
-from deqzoo.tasks.solver_report import backward_figures, find_nonfinite, forward_figures
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    """What one training batch leaves to be looked at after its backward pass."""
-
-    index: int
-    images: Tensor | None
-    seen: Observed
-    loss: OnItsWay
+from deqzoo.tasks.solver_report import backward_figures, forward_figures
 
 
 class Task(LightningModule, abc.ABC):
@@ -41,6 +31,7 @@ class Task(LightningModule, abc.ABC):
     Attributes:
         best: the logged figure that tells the best epoch, and whether that is its "max" or its "min".
         penalties: of the batch that is being trained on; whoever regularises appends to them.
+        guard: what to do when training goes wrong.
     """
 
     best: ClassVar[tuple[str, str]]
@@ -57,7 +48,9 @@ class Task(LightningModule, abc.ABC):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.penalties: list[Tensor] = []
-        self._step: _Step | None = None
+        self.guard = DivergenceGuard()
+        self._step: Step | None = None
+        self._recent = RecentSolves()
 
     def watch(self, loss: Tensor, seen: Observed, *, index: int, images: Tensor | None = None) -> Tensor:
         """Keeps what `on_after_backward` looks at, and returns the loss with its penalties.
@@ -70,7 +63,7 @@ class Task(LightningModule, abc.ABC):
         """
         total = sum(self.penalties, loss)
         self.penalties.clear()
-        self._step = _Step(index=index, images=images, seen=seen, loss=OnItsWay(total))
+        self._step = Step(index=index, images=images, seen=seen, loss=OnItsWay(total))
         return total
 
     def on_fit_start(self) -> None:
@@ -78,23 +71,28 @@ class Task(LightningModule, abc.ABC):
         if not self.training:
             self.train()
 
+    def on_train_start(self) -> None:
+        """Goes to the batch at which a checkpoint within an epoch was saved."""
+        # Whoever asks for the number of steps, as schedules do, has the batches made before the checkpoint is read; and
+        # Lightning tells their position only to those that it makes afterwards.
+        self.trainer.fit_loop._load_combined_loader_states()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Keeps what a diagnosis would need."""
+        self._recent.watch(self.net)
+
     def on_after_backward(self) -> None:
         """Looks at the loss before the weights are changed, and logs what the solves cost, the backward ones too.
 
         Raises:
-            DivergedError: if the loss is NaN or infinite.
+            DivergedError: if training went wrong, as `guard` sees it.
         """
         step, self._step = self._step, None
         assert step is not None
-        loss = step.loss.read()
-        if not math.isfinite(loss):
-            first = "Lower" if step.images is None else "Mend the images if it is them; else lower"
-            raise DivergedError(
-                f"The loss of batch {step.index} in epoch {self.current_epoch} (step {self.global_step}) is "
-                f"{loss}, and training on would spread it to all weights. "
-                f"{find_nonfinite(self.net, step.images, step.seen)} {first} the "
-                "learning rate or clip gradients (--trainer.gradient_clip_val 1). --ckpt_path last resumes."
-            )
+        try:
+            self.guard.judge(self, step, self._recent)
+        finally:
+            self._recent.forget()
         if self._logs_this_step:
             self.log_figures("train/", forward_figures(step.seen))
             self.log_figures("train/backward_", backward_figures(step.seen))
@@ -119,7 +117,10 @@ class Task(LightningModule, abc.ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def log_figures(self, prefix: str, figures: Mapping[str, Tensor], *, batch_size: int | None = None) -> None:
-        """Logs figures of a batch, over all processes and, in evaluation, batches."""
+        """Logs figures of a batch, over all processes and, in evaluation, batches: every sample has the same weight."""
+        if batch_size is not None:
+            # Lightning averages the number of samples over processes in whole numbers: 12 and 11 would make 11.
+            batch_size *= self.trainer.world_size
         for key, value in figures.items():
             reduction = "max" if key.endswith("_max") else "mean"
             self.log(prefix + key, value, reduce_fx=reduction, batch_size=batch_size, sync_dist=True)

@@ -160,6 +160,13 @@ class LanguageModel(Task):
                 self.vocabulary = data.vocabulary
             self._check_same(data.vocabulary, "the data")
 
+    def on_train_start(self) -> None:
+        """Takes what a checkpoint remembers to where the network is."""
+        super().on_train_start()
+        memory = self._memory.get("train")
+        if memory is not None:
+            self._memory["train"] = tuple(part.to(self.device) for part in memory)
+
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Returns the mean loss of the scored tokens of a batch."""
         with observe_equilibria(self.net) as seen:
@@ -185,9 +192,11 @@ class LanguageModel(Task):
         self._log_loss(self.test_loss, "test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the vocabulary beside the weights."""
+        """Keeps the vocabulary beside the weights, and what the network remembers of the text that it is reading."""
         net: Any = self.net
         checkpoint["vocabulary"] = net.pretrained_cfg.get("vocabulary")
+        if self._memory.get("train") is not None and self.trainer.world_size == 1:
+            checkpoint["memory"] = self._memory["train"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the vocabulary of the weights.
@@ -195,6 +204,7 @@ class LanguageModel(Task):
         Raises:
             VocabularyError: if the data has another one.
         """
+        self._memory["train"] = checkpoint.get("memory")
         plain = checkpoint.get("vocabulary")
         if plain is None:
             return

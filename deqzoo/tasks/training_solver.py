@@ -19,6 +19,9 @@ class TrainingSolver(Callback):
     Args:
         solver: how equilibria are found in training, in place of the network's own solvers.
         adjoint: how gradients pass them, likewise.
+        start: share of the run's steps after which it does so.
+        end: share of the run's steps after which it does so no more. Budgets may grow over a run: what is left to learn
+            at its end are details, which a coarse solve hides.
     """
 
     def __init__(
@@ -26,9 +29,18 @@ class TrainingSolver(Callback):
         *,
         solver: FixedPointSolver | Integrator | None = None,
         adjoint: Adjoint | ODEAdjoint | None = None,
+        start: float = 0.0,
+        end: float = 1.0,
     ) -> None:
+        if not 0 <= start < end <= 1:
+            raise ValueError(
+                f"TrainingSolver got start={start} and end={end}. They are shares of a run, 0 <= start < end <= 1: "
+                "leave them away for all of it."
+            )
         self.solver = solver
         self.adjoint = adjoint
+        self.start = start
+        self.end = end
         self._own: list[tuple[SolvingModule, Any, Any]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -37,6 +49,11 @@ class TrainingSolver(Callback):
         Raises:
             ValueError: if there is no equilibrium.
         """
+        steps = trainer.estimated_stepping_batches
+        if (self.start > 0 and trainer.global_step < self.start * steps) or (
+            self.end < 1 and trainer.global_step >= self.end * steps
+        ):
+            return
         self._own = [(module, module.solver, module.adjoint) for module in equilibria(pl_module).values()]
         set_runtime(pl_module, solver=self.solver, adjoint=self.adjoint)
 

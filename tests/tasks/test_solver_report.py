@@ -1,12 +1,13 @@
 """Figures of several solves in one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import nn
 
 from deqzoo.nn import Observed
 from deqzoo.solution import Solution, Stats, Status
-from deqzoo.tasks.solver_report import backward_figures, find_nonfinite, forward_figures
+from deqzoo.tasks.solver_report import backward_figures, forward_figures
 
 
 def stats(steps, residuals, statuses) -> Stats:
@@ -37,6 +38,15 @@ def test_evaluations_add_up_and_the_worst_solve_counts():
     assert figures["residual_max"] == pytest.approx(0.04)
 
 
+def test_a_fixed_budget_has_no_share_of_samples_that_converged():
+    budget = replace(stats([9, 9, 9], [0.1, 0.2, 0.3], [Status.MAX_STEPS] * 3), fixed_budget=True)
+    figures = forward_figures(observed(("first", budget)))
+    assert figures.keys() == {"evals_mean", "residual_max"}
+    figures = forward_figures(observed(("first", budget), ("second", SECOND)))
+    assert figures["converged"] == pytest.approx(2 / 3)
+    assert figures["residual_max"] == pytest.approx(0.3)
+
+
 def test_the_latest_backward_solve_is_reported():
     figures = backward_figures(observed(("first", SECOND), backward=FIRST))
     assert figures["evals_mean"] == pytest.approx(4)
@@ -47,18 +57,3 @@ def test_the_latest_backward_solve_is_reported():
 def test_without_solves_there_are_no_figures():
     assert forward_figures(Observed()) == {}
     assert backward_figures(observed(("first", FIRST))) == {}
-
-
-def test_what_is_not_finite_is_named():
-    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(7)))
-    with torch.no_grad():
-        for layer in net.parameters():
-            layer[0] = torch.nan
-    images = torch.zeros(3, 1, 2, 2)
-    images[1, 0, 0, 1] = torch.inf
-    told = find_nonfinite(net, images, observed(("first", FIRST), ("second", SECOND)))
-    assert told == (
-        "Images with NaN or inf: 1 of 3. "
-        "Weights: 0.weight, 0.bias, 1.weight, 1.bias, 2.weight and 9 more. "
-        "Solves: second (1 of 3 samples)."
-    )

@@ -113,3 +113,25 @@ def test_a_network_without_equilibria_is_named():
     task.net.equilibrium = nn.Identity()
     with pytest.raises(ValueError, match="no equilibrium to solve"):
         train(task, make_batches(1), max_steps=1, callbacks=[TrainingSolver(solver=LOOSE)])
+
+
+def test_budgets_may_grow_over_a_run():
+    class Budgets(Callback):
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def on_before_backward(self, trainer, pl_module, loss):
+            self.seen.append(pl_module.net.equilibrium.solver.max_steps)
+
+    net, budgets = TinyNet(), Budgets()
+    early, late = Picard(rtol=0, max_steps=3), Picard(rtol=0, max_steps=7)
+    callbacks = [TrainingSolver(solver=early, end=0.5), TrainingSolver(solver=late, start=0.5), budgets]
+    train(ImageClassifier(net), make_batches(4), max_epochs=2, callbacks=callbacks)
+    assert budgets.seen == [3] * 4 + [7] * 4
+    assert net.equilibrium.solver == TinyNet().equilibrium.solver
+
+
+@pytest.mark.parametrize("span", [{"start": 0.5, "end": 0.5}, {"start": -0.1}, {"end": 1.1}])
+def test_refuses_spans_that_are_none(span):
+    with pytest.raises(ValueError, match="leave them away for all of it"):
+        TrainingSolver(solver=LOOSE, **span)

@@ -1,0 +1,118 @@
+"""What training does when it goes wrong."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from deqzoo.errors import DivergedError
+from deqzoo.nn import Observed
+from deqzoo.tasks.diagnosis import RecentSolves, diagnose, nonfinite_buffers
+from deqzoo.tasks.on_its_way import OnItsWay
+
+if TYPE_CHECKING:
+    from deqzoo.tasks.base import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one training batch leaves to be looked at after its backward pass."""
+
+    index: int
+    images: Tensor | None
+    seen: Observed
+    loss: OnItsWay
+
+
+class DivergenceGuard(Callback):
+    """Stops training, with a diagnosis, when its loss is NaN or infinite; every task has this one by default.
+
+    In a recipe it can be told to leave such batches out, and to stop for solves that fail batch after batch. Both look
+    at every batch, which makes the device wait once a step. Over several processes they are decided by all.
+
+    Args:
+        skip: the most batches in a row whose gradients are dropped because the loss or a gradient is NaN or infinite;
+            one more stops the run. Their statistics, of BatchNorm say, are not taken back: NaN there stops it too.
+        residual: of the median sample of a batch, above which its solves count as failed; None for never.
+        patience: the batches in a row whose solves may fail; one more stops the run.
+    """
+
+    def __init__(self, *, skip: int = 0, residual: float | None = None, patience: int = 20) -> None:
+        if skip < 0 or patience < 0 or (residual is not None and not residual > 0):
+            raise ValueError(
+                f"DivergenceGuard got skip={skip}, residual={residual}, patience={patience}. Numbers of batches are 0 "
+                "or more and a residual is positive, or None to look at none: correct the value."
+            )
+        self.skip = skip
+        self.residual = residual
+        self.patience = patience
+        self._skipped = self._failed = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes the place of the task's own guard."""
+        pl_module.guard = self  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+
+    def judge(self, task: "Task", step: Step, recent: RecentSolves) -> None:
+        """Looks at a batch after its backward pass, before the weights are changed.
+
+        Raises:
+            DivergedError: if training should not go on.
+        """
+        loss = step.loss.read()
+        bad = not math.isfinite(loss)
+        if self.skip:
+            bad = _anywhere(task, bad or not _gradients_are_finite(task))
+        if bad:
+            self._meet(task, step, recent, loss)
+            return
+        self._skipped = 0
+        if self.residual is not None and step.seen.solutions:
+            failed = not float(step.seen.residual.median()) <= self.residual
+            self._failed = self._failed + 1 if _anywhere(task, failed) else 0
+            if self._failed > self.patience:
+                raise DivergedError(
+                    f"The solves of {self._failed} batches in a row failed, the last of them batch {step.index} in "
+                    f"epoch {task.current_epoch} (step {task.global_step}): the median sample's residual was above "
+                    f"{self.residual:g}, and gradients of what is no equilibrium mean little. "
+                    f"{_diagnosis(task, step, recent)} Regularise the Jacobian (deqzoo.tasks.JacobianPenalty), lower "
+                    "the learning rate, or give the solver more steps. --ckpt_path last resumes."
+                )
+
+    def _meet(self, task: "Task", step: Step, recent: RecentSolves, loss: float) -> None:
+        what = "loss" if not math.isfinite(loss) else "gradient, or another process's,"
+        found = (
+            f"The {what} of batch {step.index} in epoch {task.current_epoch} (step {task.global_step}) is "
+            f"{loss if not math.isfinite(loss) else 'NaN or infinite'}, and training on would spread it to all "
+            f"weights. {_diagnosis(task, step, recent)}"
+        )
+        if self._skipped >= self.skip or nonfinite_buffers(task.net):
+            first = "Lower" if step.images is None else "Mend the images if it is them; else lower"
+            raise DivergedError(
+                f"{found} {first} the learning rate or clip gradients (--trainer.gradient_clip_val 1). --ckpt_path "
+                "last resumes."
+            )
+        self._skipped += 1
+        for parameter in task.parameters():
+            parameter.grad = None
+        rank_zero_warn(f"{found} Its gradients are dropped, the {self._skipped}. in a row of at most {self.skip}.")
+
+
+def _diagnosis(task: "Task", step: Step, recent: RecentSolves) -> str:
+    with task.trainer.precision_plugin.forward_context():
+        return diagnose(task.net, step.images, step.seen, recent)
+
+
+def _gradients_are_finite(task: "Task") -> bool:
+    gradients = [p.grad for p in task.parameters() if p.grad is not None]
+    return not gradients or bool(nn.utils.get_total_norm(gradients).isfinite())
+
+
+def _anywhere(task: "Task", flag: bool) -> bool:
+    """Whether any process has the flag set, which all have to agree on."""
+    if task.trainer.world_size == 1:
+        return flag
+    return bool(task.trainer.strategy.reduce(torch.tensor(float(flag), device=task.device), reduce_op="sum"))
