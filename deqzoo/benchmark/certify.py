@@ -1,58 +1,72 @@
-"""Certificates of convergence over many images."""
+"""Certificates of convergence, over many images."""
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from deqzoo.benchmark.inputs import input_spec, prepared
 from deqzoo.benchmark.tally import percentile
 from deqzoo.data import EvalBatches, ImageData
 from deqzoo.errors import DeqzooError
-from deqzoo.models.pcdeq import PcDEQ, certificate
+from deqzoo.models.certified import Certified
+from deqzoo.models.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certification:
-    """What is proved of a model's equilibria for given images; lists have one value for each equilibrium.
+    """What is proved of a model's equilibria; lists have one value for each equilibrium.
 
     Attributes:
-        data: the test set.
-        num_images: of it that were looked at.
-        rtol: relative accuracy of every component that the bounds are for.
+        guarantee: in words, what is certain whatever the weights; None for nothing.
+        unique: whether every equilibrium exists and is the only one, with the weights that are loaded.
+        estimated: whether rates and figures are estimates, and no bounds.
+        data: the test set; None where the certificate is the same for all images.
+        num_images: of it that were looked at; None likewise.
+        rtol: relative accuracy that the bounds are for.
         rate_max: the worst rate c of any image.
         rate_mean: over the images.
-        steps_p95: bound on iterations from zero that holds for 95 % of the images; None for no bound.
+        steps_p95: bound on iterations that holds for 95 % of the images; None for no bound.
         steps_max: bound that holds for all of them.
-        min_weight: the smallest entry of all W.
+        at_least: figures of the weights that are lower bounds, by what they are.
+        at_most: upper bounds, likewise.
     """
 
-    data: str
-    num_images: int
+    guarantee: str | None
+    unique: bool
+    estimated: bool
+    data: str | None
+    num_images: int | None
     rtol: float
     rate_max: list[float]
     rate_mean: list[float]
     steps_p95: list[int | None]
     steps_max: list[int | None]
-    min_weight: float
+    at_least: dict[str, float]
+    at_most: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the figures as plain values of JSON."""
         return asdict(self)
 
 
-def has_certificate(net: nn.Module) -> bool:
+def has_certificate(net: nn.Module) -> TypeGuard[Certified]:
     """Whether `certify` can say something about a network."""
-    return isinstance(net, PcDEQ)
+    return isinstance(net, Certified)
+
+
+def guarantee(net: nn.Module) -> str | None:
+    """Returns what is certain of a network's solves whatever the weights and the images, None for nothing."""
+    return net.guarantee if isinstance(net, Classifier) else None
 
 
 def certify(
     model: nn.Module, data: ImageData, *, rtol: float = 1e-4, max_images: int = 1000, progress: bool = False
 ) -> Certification:
-    """Returns the certificate of a model's equilibria for the first test images of `data`.
+    """Returns the certificate of a model's equilibria, for the first test images of `data` where these matter.
 
     Args:
         model: with `.net`, as `deqzoo.load` returns it; runs on the CPU, in float64.
@@ -67,32 +81,33 @@ def certify(
     net: Any = model.net
     if not has_certificate(net):
         raise DeqzooError(
-            f"{type(net).__name__} has no certificate. Only pcDEQ models prove their convergence: deqzoo "
-            "eval shows how often the equilibria of others are found."
+            f"{type(net).__name__} has no certificate. Convergence is proved where an architecture makes it certain, "
+            "as those of pcDEQ, monDEQ and DEQ do: deqzoo eval shows how often the equilibria of others are found."
         )
     spec = input_spec(net)
     images = data.image_set("test")
-    images = images.select(torch.arange(min(max_images, len(images))))
-    rates: list[Tensor] = []
-    steps: list[Tensor] = []
-    min_weight = math.inf
+    images = images.select(torch.arange(min(max_images if net.per_image else 1, len(images))))
+    proofs = []
     with tqdm(total=len(images), desc="certifying", unit="image", disable=None if progress else True) as bar:
         for batch in EvalBatches(images, batch_size=100):
-            proved = certificate(net, prepared(batch.images, spec), rtol=rtol)
-            rates.append(proved.rate)
-            steps.append(proved.max_steps)
-            min_weight = min(min_weight, proved.min_weight)
+            proofs.append(net.certificate(prepared(batch.images, spec), rtol=rtol))
             bar.update(len(batch.labels))
-    rate, bound = torch.cat(rates).double(), torch.cat(steps).double()
+    rate = torch.cat([proof.rate for proof in proofs]).double()
+    bound = torch.cat([proof.max_steps for proof in proofs]).double()
+    first = proofs[0]  # of the weights alone, which are the same for all images
     return Certification(
-        data=data.spec.dataset,
-        num_images=len(images),
+        guarantee=net.guarantee,
+        unique=first.unique,
+        estimated=first.estimated,
+        data=data.spec.dataset if net.per_image else None,
+        num_images=len(images) if net.per_image else None,
         rtol=rtol,
         rate_max=rate.amax(0).tolist(),
         rate_mean=rate.mean(0).tolist(),
         steps_p95=[_whole(percentile(column, 0.95)) for column in bound.T],
         steps_max=[_whole(float(column.max())) for column in bound.T],
-        min_weight=min_weight,
+        at_least=dict(first.at_least),
+        at_most=dict(first.at_most),
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from deqzoo.adjoints import Unrolled
 from deqzoo.errors import StructureError
 from deqzoo.nn import equilibria
+from deqzoo.ode import Unrolled as ODEUnrolled
 
 
 class Classifier(nn.Module, abc.ABC):
@@ -37,6 +38,11 @@ class Classifier(nn.Module, abc.ABC):
         self.num_features = num_features
         self.pretrained_cfg: dict[str, Any] = {}
         self.reset_classifier(num_classes)
+
+    @property
+    def guarantee(self) -> str | None:
+        """What is certain of its solves, whatever the weights and the images, in sentences; None for nothing."""
+        return None
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
@@ -140,17 +146,20 @@ class Classifier(nn.Module, abc.ABC):
         return {name for name, parameter in self.named_parameters() if is_vector(parameter)}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Does nothing where equilibria are differentiated at the equilibrium: no steps are kept to begin with.
+        """Does nothing where the adjoint keeps no steps of the solves to begin with.
 
         Raises:
-            StructureError: if the steps of the solves are kept.
+            StructureError: if it does keep them.
 
         """
-        if enable and any(isinstance(module.adjoint, Unrolled) for module in equilibria(self).values()):
-            raise StructureError(
-                "The steps of the solves are kept by adjoint=Unrolled(), which has no checkpoints. Memory that does "
-                "not grow with the steps comes from the adjoint: load or create the network with adjoint=Implicit()."
-            )
+        adjoints = [module.adjoint for module in equilibria(self).values()]
+        for kind, better in ((Unrolled, "Implicit()"), (ODEUnrolled, "deqzoo.ode.Checkpointed()")):
+            if enable and any(isinstance(adjoint, kind) for adjoint in adjoints):
+                raise StructureError(
+                    "The steps of the solves are kept by adjoint=Unrolled(), which has no checkpoints. Memory that "
+                    "does not grow with the steps comes from the adjoint: load or create the network with "
+                    f"adjoint={better}."
+                )
 
     def _chosen(self, indices: int | Sequence[int] | None) -> list[int]:
         count = len(self.feature_info)

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deqzoo.adjoints import Adjoint, Implicit
-from deqzoo.models.classifier import Classifier, check_size
+from deqzoo.models.certified import Certificate, Certified, for_all_images
+from deqzoo.models.classifier import check_size
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule, spectral_normed, weight_normed
+from deqzoo.nn.torus import symbol, torus_length
 from deqzoo.solvers import Anderson, FixedPointSolver
 
 Stability: TypeAlias = Literal["spectral", "weight", "none"]
@@ -54,6 +56,15 @@ class DEQCell(Cell):
                     'choose "spectral", "weight" or "none".'
                 )
 
+    def norm(self, like: Tensor) -> float:
+        """Returns ‖W‖₂ for vectors like `like`; for maps like it, an upper bound."""
+        weight = self.weights.weight
+        assert isinstance(weight, Tensor)
+        if weight.ndim == 2:
+            return float(torch.linalg.matrix_norm(weight, ord=2))
+        on_torus = symbol(weight, *(torus_length(side, _TAPS // 2) for side in like.shape[2:]))
+        return float(torch.linalg.matrix_norm(on_torus, ord=2).max())
+
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
         return torch.tanh(self.weights(z) + x)
 
@@ -61,7 +72,7 @@ class DEQCell(Cell):
         return torch.zeros_like(x)
 
 
-class DEQ(Classifier):
+class DEQ(Certified):
     """Images -> U x + b -> equilibrium -> linear head.
 
     Maps are made of images by a convolution that halves them and a norm, and are averaged over a few cells for the
@@ -97,7 +108,7 @@ class DEQ(Classifier):
         adjoint: Adjoint = Implicit(solver=Anderson(rtol=1e-4, max_steps=100)),
     ) -> None:
         super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=width if dense else width * cells**2)
-        self.image_size, self.cells, self.dense = image_size, cells, dense
+        self.image_size, self.cells, self.dense, self.stability = image_size, cells, dense, stability
         if dense:
             self.inject = nn.Sequential(
                 nn.Flatten(), nn.Linear(in_chans * image_size**2, width, bias=False), nn.BatchNorm1d(width)
@@ -114,6 +125,24 @@ class DEQ(Classifier):
             DEQCell(width, dense=dense, stability=stability), solver=solver, adjoint=adjoint
         )
         self.norm = nn.BatchNorm1d(width) if dense else nn.BatchNorm2d(width)
+
+    @property
+    def guarantee(self) -> str | None:
+        if self.stability != "spectral":
+            return None
+        return (
+            "Its equilibrium exists, is unique, and is reached by plain iteration from everywhere, whatever the "
+            "weights and the image, as ‖W‖₂ < 1 by parametrisation: each step leaves at most c = ‖W‖₂ times the "
+            "distance to its limit. The backward iteration converges at the same rate. Solvers that accelerate it, as "
+            "Anderson does, have no such bound."
+        )
+
+    def _proved(self, x: Tensor, rtol: float) -> Certificate:
+        check_size(x, self.image_size)
+        cell = self.equilibrium.cell
+        assert isinstance(cell, DEQCell)
+        norm = cell.norm(self.inject(x[:1]))
+        return for_all_images(min(1.0, norm), rtol, unique=norm < 1, at_most={"‖W‖₂": norm})
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:

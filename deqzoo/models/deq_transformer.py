@@ -19,8 +19,8 @@ from deqzoo.nn import ImplicitModule
 from deqzoo.solvers import Anderson, FixedPointSolver, Picard
 
 # Each iterate of plain iteration is causal, not only the equilibrium: what Anderson mixes depends on all positions. The
-# damping ends the small cycles that some sequences fall into.
-_PICARD = Picard(rtol=1e-3, max_steps=50, damping=0.9)
+# damping ends the small cycles that some sequences fall into; a few need patience.
+_PICARD = Picard(rtol=1e-3, max_steps=200, damping=0.6, patience=100)
 _IMPLICIT = Implicit(solver=Anderson(rtol=1e-2, max_steps=20))
 
 

@@ -5,19 +5,12 @@ single 3x3 convolution and there is no pooling before the head: small images hav
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
 from deqzoo.models.classifier import Classifier
-from deqzoo.models.registry import register
-
-
-class Sizes(TypedDict, total=False):
-    """What every explicit configuration takes."""
-
-    num_classes: int
-    in_chans: int
+from deqzoo.models.registry import Sizes, register
 
 
 class SmallResNet(Classifier):

@@ -4,7 +4,6 @@ z = ReLU(W z + x) with W = (1 − m) I − AᵀA + B − Bᵀ. As I − W ⪰ m 
 operator splittings reach it from everywhere.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -13,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deqzoo.adjoints import Adjoint, Implicit
-from deqzoo.fixed_point import Iteration
-from deqzoo.models.classifier import Classifier, check_size
+from deqzoo.models.certified import Certificate, Certified, for_all_images
+from deqzoo.models.classifier import check_size
+from deqzoo.models.mondeq_cell import MonotoneCell
 from deqzoo.models.mondeq_parts import MonotoneConv, MonotoneMatrix
 from deqzoo.models.mondeq_tiers import MonotoneTiers
 from deqzoo.models.registry import Runtime, register
-from deqzoo.nn import Cell, ForwardBackward, ImplicitModule, MonotoneOperator, PeacemanRachford, Splitting
-from deqzoo.nn.splitting import relu
+from deqzoo.nn import ForwardBackward, ImplicitModule, MonotoneOperator, PeacemanRachford, Splitting
 from deqzoo.solvers import Anderson, FixedPointSolver
 
 _ANDERSON = Anderson(rtol=1e-4, max_steps=200, patience=100)
@@ -36,6 +35,7 @@ class MonDEQConfig:
         stride: pixels of the image per pixel of the finest tier, along each side: 1, 2 or, with a stem, 4.
         cells: squares, along each side, that every tier is averaged over for the head.
         dense: an equilibrium of vectors, fed by all pixels, instead of maps.
+        norms: whether there are norms before and after the equilibrium; the published networks have none.
         margin: m.
 
     """
@@ -46,6 +46,7 @@ class MonDEQConfig:
     stride: int = 1
     cells: int = 1
     dense: bool = False
+    norms: bool = True
     margin: float = 1.0
 
     def __post_init__(self) -> None:
@@ -60,33 +61,7 @@ class MonDEQConfig:
             )
 
 
-class MonotoneCell(Cell):
-    """z ↦ ReLU(W z + x), solved by operator splitting.
-
-    Args:
-        operator: W.
-        splitting: what is iterated instead of that map; None for the map itself, which need not contract. No part of
-            the architecture: it may be reassigned at any time.
-
-    """
-
-    def __init__(self, operator: MonotoneOperator, *, splitting: Splitting | None) -> None:
-        super().__init__()
-        self.operator = operator
-        self.splitting = splitting
-
-    def forward(self, z: Any, x: Any) -> Any:
-        wz = self.operator(z)
-        return relu(wz + x if isinstance(z, Tensor) else tuple(a + b for a, b in zip(wz, x, strict=True)))
-
-    def initial_state(self, x: Any) -> Any:
-        return torch.zeros_like(x) if isinstance(x, Tensor) else tuple(map(torch.zeros_like, x))
-
-    def iterate(self, x: Any) -> Iteration | None:
-        return self.splitting.iterate(self.operator, x) if self.splitting else None
-
-
-class MonDEQ(Classifier):
+class MonDEQ(Certified):
     """(Stem ->) injection -> monotone equilibrium -> BatchNorm and average pooling of each tier -> linear.
 
     Args:
@@ -118,7 +93,8 @@ class MonDEQ(Classifier):
         features = widths[0] if config.dense else sum(widths) * config.cells**2
         super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=features)
         self.config = config
-        norm = nn.BatchNorm1d if config.dense else nn.BatchNorm2d
+        norm = (nn.BatchNorm1d if config.dense else nn.BatchNorm2d) if config.norms else nn.Identity
+        bias = not config.norms
         stem = config.stem
         self.stem = (
             nn.Identity()
@@ -130,10 +106,10 @@ class MonDEQ(Classifier):
             )
         )
         if config.dense:
-            entries: list[nn.Module] = [nn.Linear(in_chans * config.image_size**2, widths[0], bias=False)]
+            entries: list[nn.Module] = [nn.Linear(in_chans * config.image_size**2, widths[0], bias=bias)]
         else:
             stride = config.stride if stem is None else max(1, config.stride // 2)
-            entries = [nn.Conv2d(stem or in_chans, width, 3, stride=stride, padding=1, bias=False) for width in widths]
+            entries = [nn.Conv2d(stem or in_chans, width, 3, stride=stride, padding=1, bias=bias) for width in widths]
         self.entries = nn.ModuleList(entries)
         self.norms_in = nn.ModuleList(norm(width) for width in widths)
         if config.dense:
@@ -155,6 +131,36 @@ class MonDEQ(Classifier):
         for tier, (entry, norm) in enumerate(zip(self.entries, self.norms_in, strict=True)):
             parts.append(norm(entry(F.avg_pool2d(x, 2**tier) if tier else x)))
         return parts[0] if len(parts) == 1 else tuple(parts)
+
+    @property
+    def guarantee(self) -> str:
+        told = (
+            "Its equilibrium exists and is unique, whatever the weights and the image, as W is made such that I − W "
+            "has a positive margin. The rate c is that of plain iteration of the operator splitting: each step leaves "
+            "at most c times the distance to its limit. Solvers that accelerate it, as Anderson does, have no such "
+            "bound."
+        )
+        if len(self.config.widths) > 1:
+            told += (
+                " Across several resolutions the figures are estimates, of Lanczos' method and of a power iteration; "
+                "the margin by construction is no estimate."
+            )
+        return told
+
+    def _proved(self, x: Tensor, rtol: float) -> Certificate:
+        check_size(x, self.config.image_size)
+        cell, like = self.equilibrium.cell, self.injection(x[:1])
+        assert isinstance(cell, MonotoneCell)
+        margin, lipschitz = cell.operator.least_eigenvalue(like), cell.operator.lipschitz(like)
+        splitting = cell.splitting
+        return for_all_images(
+            splitting.rate(cell.operator, margin, lipschitz) if splitting and margin > 0 else 1.0,
+            rtol,
+            unique=margin > 0,
+            estimated=len(self.config.widths) > 1,
+            at_least={"margin, the least eigenvalue of I − (W + Wᵀ) / 2": margin},
+            at_most={"‖I − W‖₂": lipschitz},
+        )
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
@@ -180,71 +186,19 @@ class MonDEQ(Classifier):
         return features.flatten(1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MonotoneCertificate:
-    """A proof, for given weights, that the equilibrium exists and is unique, whatever the image.
-
-    Attributes:
-        margin: the least eigenvalue of I − (W + Wᵀ) / 2: a lower bound of it for convolutions, for several tiers the
-            estimate of Lanczos' method, which is one from above.
-        lipschitz: L = ‖I − W‖₂, an upper bound for convolutions, an estimate for several tiers.
-        rate: c < 1 if the margin is positive: ‖u_k − u*‖ ≤ cᵏ ‖u₀ − u*‖ for plain iteration of the model's splitting;
-            1 if it is not known to contract.
-
-    """
-
-    margin: float
-    lipschitz: float
-    rate: float
-
-    @property
-    def unique(self) -> bool:
-        """Whether the margin is positive."""
-        return self.margin > 0
-
-
-@torch.no_grad()
-def certificate(model: nn.Module) -> MonotoneCertificate:
-    """Returns the certificate of `model`, a `MonDEQ`: computed anew, in float64, from the W that is loaded.
-
-    Raises:
-        ValueError: if `model` is no `MonDEQ`.
-
-    """
-    if not isinstance(model, MonDEQ):
-        raise ValueError(f"{type(model).__name__} is no MonDEQ: only those come with this certificate.")
-    model = copy.deepcopy(model).double().eval()
-    cell = model.equilibrium.cell
-    assert isinstance(cell, MonotoneCell)
-    like = model.injection(torch.zeros(1, model.in_chans, model.config.image_size, model.config.image_size).double())
-    m, lipschitz = cell.operator.least_eigenvalue(like), cell.operator.lipschitz(like)
-    return MonotoneCertificate(margin=m, lipschitz=lipschitz, rate=_rate(cell, like, m, lipschitz))
-
-
-def _rate(cell: MonotoneCell, like: Any, m: float, lipschitz: float) -> float:
-    """Returns how a step of the cell's splitting contracts for all W of margin m and norm ‖I − W‖₂ at most."""
-    if m <= 0:
-        return 1.0
-    match cell.splitting:
-        case PeacemanRachford(alpha=alpha):
-            # That of (I − α G) (I + α G)⁻¹ with G = I − W.
-            size = 1 + (alpha * lipschitz) ** 2
-            square = (size - 2 * alpha * m) / (size + 2 * alpha * m)
-        case ForwardBackward(alpha=alpha):
-            # That of I − α G.
-            alpha = min(1.0, cell.operator.margin / lipschitz**2) if alpha is None else alpha
-            square = 1 - 2 * alpha * m + (alpha * lipschitz) ** 2
-        case _:
-            return 1.0
-    return min(1.0, max(0.0, square) ** 0.5)
-
-
 @register(task="image-classification", dataset="mnist", recipe="mondeq-mnist")
 def mondeq_mnist(**runtime: Unpack[Runtime]) -> MonDEQ:
     """One convolutional monotone equilibrium of 48 channels, behind a stem that halves the image twice."""
     config = MonDEQConfig(widths=(48,), image_size=28, stem=32, stride=4, cells=3)
     # A small step, for the large ‖I − W‖ that training leads to.
     return MonDEQ(config, splitting=PeacemanRachford(alpha=0.15), **{"in_chans": 1, **runtime})
+
+
+@register(task="image-classification", dataset="mnist")
+def mondeq_mnist_dense(**runtime: Unpack[Runtime]) -> MonDEQ:
+    """The published dense monotone equilibrium of 87 components."""
+    config = MonDEQConfig(widths=(87,), image_size=28, dense=True, norms=False)
+    return MonDEQ(config, **{"in_chans": 1, **runtime})
 
 
 @register(task="image-classification", dataset="cifar10", recipe="mondeq-cifar")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from deqzoo.nn import MonotoneOperator
+from deqzoo.nn.torus import symbol, torus_length
 
 
 class _Matrix(nn.Module):
@@ -127,26 +128,23 @@ class MonotoneConv(MonotoneOperator):
 
         On `like` itself W is a compression of that operator: neither its norm nor its margin is worse.
         """
-        height, width = map(self._torus, like.shape[2:])
-        taps = self.kernel.shape[-1]
-        kernel = F.pad(self.kernel, (0, width - taps, 0, height - taps)).roll((-self.reach, -self.reach), (2, 3))
-        return torch.fft.rfft2(kernel).conj().permute(2, 3, 0, 1)
+        return symbol(self.kernel, *map(self._torus, like.shape[2:]))
 
     @torch.no_grad()
     def lipschitz(self, like: Tensor) -> float:
-        symbol = self.symbol(like)
-        return float(torch.linalg.matrix_norm(_eye(symbol) - symbol, ord=2).max())
+        w = self.symbol(like)
+        return float(torch.linalg.matrix_norm(_eye(w) - w, ord=2).max())
 
     @torch.no_grad()
     def least_eigenvalue(self, like: Tensor) -> float:
         """Returns a lower bound of the eigenvalues of I − (W + Wᵀ) / 2: the least on the torus."""
-        symbol = self.symbol(like)
-        return float(torch.linalg.eigvalsh(_eye(symbol) - (symbol + symbol.mH) / 2).min())
+        w = self.symbol(like)
+        return float(torch.linalg.eigvalsh(_eye(w) - (w + w.mH) / 2).min())
 
     def inverse(self, alpha: float, like: Tensor) -> Tensor:
         with torch.autocast(self.kernel.device.type, enabled=False):
-            symbol = self.symbol(like)
-            return torch.linalg.inv((1 + alpha) * _eye(symbol) - alpha * symbol)
+            w = self.symbol(like)
+            return torch.linalg.inv((1 + alpha) * _eye(w) - alpha * w)
 
     def resolve(self, v: Tensor, inverse: Tensor) -> Tensor:
         with torch.autocast(v.device.type, enabled=False):
@@ -163,21 +161,8 @@ class MonotoneConv(MonotoneOperator):
 
     def _torus(self, side: int) -> int:
         """Returns the length of the torus for maps of that side."""
-        return _fast_length(max(side + self.reach, 2 * self.reach + 1))
+        return torus_length(side, self.reach)
 
 
 def _eye(like: Tensor) -> Tensor:
     return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
-
-
-def _fast_length(least: int) -> int:
-    """Returns the least even number of at least `least` whose prime factors are 2, 3 and 5."""
-    n = least + least % 2
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 2

@@ -6,14 +6,14 @@ stem of so many channels leaves mixed; channels that start at zero, the augmente
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deqzoo.models.classifier import Classifier
-from deqzoo.models.registry import register
+from deqzoo.models.registry import ODERuntime, register
 from deqzoo.nn import Dynamics, ODEModule
 from deqzoo.ode import Checkpointed, DormandPrince, Integrator, ODEAdjoint
 
@@ -21,15 +21,6 @@ _DORMAND_PRINCE = DormandPrince(rtol=1e-3, max_steps=200)
 
 _GROUP = 8
 """Channels that are normalised together."""
-
-
-class ODERuntime(TypedDict, total=False):
-    """What every configuration takes: how to integrate, and the sizes of input and output."""
-
-    solver: Integrator
-    adjoint: ODEAdjoint
-    num_classes: int
-    in_chans: int
 
 
 class _TimedConv(nn.Module):
@@ -143,6 +134,14 @@ class NeuralODE(Classifier):
             )
         )
         self.norm = nn.GroupNorm(self.num_features // _GROUP, self.num_features)
+
+    @property
+    def guarantee(self) -> str:
+        return (
+            "Every flow exists for the whole unit of time, is unique and can be undone, whatever the weights and the "
+            "image: its dynamics are smooth, and the norm at their end bounds them. Integrators keep the error of "
+            "each step at their tolerance; the error at the end is not bounded by it."
+        )
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:

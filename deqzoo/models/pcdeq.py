@@ -4,10 +4,8 @@ f(z) = σ(W z + p) with W ≥ 0, z ≥ 0 and σ concave, increasing and bounded.
 plain iteration reaches it at a geometric rate from every nonnegative start.
 """
 
-import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Unpack
 
@@ -16,60 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deqzoo.adjoints import Adjoint, Implicit
-from deqzoo.errors import StructureError
-from deqzoo.models.classifier import Classifier
+from deqzoo.models.certified import Certificate, Certified
+from deqzoo.models.classifier import check_size
+from deqzoo.models.pcdeq_parts import PositiveConcaveCell, iteration_bounds, positive_injection
 from deqzoo.models.registry import Runtime, register
-from deqzoo.nn import Cell, ImplicitModule, nonnegative
+from deqzoo.nn import ImplicitModule
 from deqzoo.solvers import FixedPointSolver, Picard
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "softsign": F.softsign,
-    "relu6": F.relu6,
-    "sigmoid": torch.sigmoid,
-}
-"""Concave on z ≥ 0, increasing, bounded."""
-
 
 # Convergence is certain, so that a slow start is no reason to give up.
 _PICARD = Picard(rtol=1e-4, max_steps=200, patience=200)
-
-_REFINEMENTS = 200
-"""Iterations from above and from below that a certificate compares."""
-
-
-def positive_injection(x: Tensor, activation: str) -> Tensor:
-    """Returns p (B, ...) with σ(p) > 0: softplus₅(x) where σ(0) = 0 (pcDEQ-1), ReLU(x) where σ(0) > 0 (pcDEQ-2)."""
-    return F.relu(x) if activation == "sigmoid" else F.softplus(x, beta=5)
-
-
-class PositiveConcaveCell(Cell):
-    """z ↦ σ(W z + p), with W ≥ 0 by parametrisation: a matrix, or a 3×3 convolution that keeps the size.
-
-    Args:
-        width: length of z, or its channels.
-        activation: "tanh", "softsign", "relu6" (pcDEQ-1) or "sigmoid" (pcDEQ-2).
-        dense: whether W is a matrix.
-
-    """
-
-    def __init__(self, width: int, *, activation: str, dense: bool = False) -> None:
-        super().__init__()
-        if activation not in _ACTIVATIONS:
-            raise ValueError(
-                f"activation={activation!r} is not known to be concave, increasing and bounded, as a unique "
-                f"equilibrium needs it to be. Choose one of {', '.join(_ACTIVATIONS)}."
-            )
-        self.activation = activation
-        linear = nn.Linear(width, width, bias=False) if dense else nn.Conv2d(width, width, 3, padding=1, bias=False)
-        nn.init.uniform_(linear.weight, 0, 1e-2 / (2 * width) ** 0.5)
-        self.linear = nonnegative(linear)
-
-    def forward(self, z: Tensor, p: Tensor) -> Tensor:
-        return _ACTIVATIONS[self.activation](self.linear(z) + p)
-
-    def initial_state(self, p: Tensor) -> Tensor:
-        return torch.zeros_like(p)
 
 
 class _Stage(nn.Module):
@@ -98,7 +51,7 @@ class _Stage(nn.Module):
         return self.norm_out(self.pool(self.equilibrium(self.injection(x))))
 
 
-class PcDEQ(Classifier):
+class PcDEQ(Certified):
     """pcDEQ equilibria in sequence, each fed by a convolution (or, first and only, a matrix) with BatchNorm.
 
     Args:
@@ -116,6 +69,7 @@ class PcDEQ(Classifier):
     """
 
     layers: ClassVar[dict[str, str]] = {"stages": r"^stages\.(\d+)"}
+    per_image = True
 
     def __init__(
         self,
@@ -152,6 +106,32 @@ class PcDEQ(Classifier):
         )
 
     @property
+    def guarantee(self) -> str:
+        return (
+            "Its equilibria exist, are unique, and are reached by plain iteration from zero, whatever the weights and "
+            "the image: after k iterations every component is within cᵏ of its limit, relatively."
+        )
+
+    def _proved(self, x: Tensor, rtol: float) -> Certificate:
+        check_size(x, self.image_size)
+        x = x.flatten(1) if self.dense else x
+        bounds, least = [], math.inf
+        for stage in self.stages:
+            assert isinstance(stage, _Stage)
+            cell = stage.equilibrium.cell
+            assert isinstance(cell, PositiveConcaveCell)
+            bounds.append(iteration_bounds(cell, stage.injection(x), rtol))
+            weight = cell.linear.weight
+            assert isinstance(weight, Tensor)
+            least = min(least, float(weight.min()))
+            if stage is not self.stages[-1]:
+                x = stage(x)
+        rate, steps = (torch.stack(parts, dim=1) for parts in zip(*bounds, strict=True))
+        return Certificate(
+            rate=rate, max_steps=steps, rtol=rtol, unique=least >= 0, at_least={"smallest entry of all W": least}
+        )
+
+    @property
     def feature_info(self) -> list[dict[str, Any]]:
         if self.dense:
             return []
@@ -162,11 +142,7 @@ class PcDEQ(Classifier):
         ]
 
     def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        if x.shape[2:] != (self.image_size, self.image_size):
-            raise StructureError(
-                f"Found images of {x.shape[2]}x{x.shape[3]} pixels. This network takes "
-                f"{self.image_size}x{self.image_size}: resize them, as the model's `.transform` does."
-            )
+        check_size(x, self.image_size)
         x = x.flatten(1) if self.dense else x
         maps = []
         for stage in self.stages:
@@ -176,76 +152,6 @@ class PcDEQ(Classifier):
 
     def pool(self, features: Tensor) -> Tensor:
         return features if self.dense else F.avg_pool2d(features, self.pool_size).flatten(1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """A proof, for given weights and inputs, that each equilibrium exists, is unique and is reached at a known rate.
-
-    With μ = minᵢ g(0)ᵢ / z*ᵢ, plain iteration from zero obeys 0 ≤ z* − z_k ≤ (1 − μ)ᵏ z*; the Jacobian at z* has the
-    weighted norm of at most 1 − μ, so that the backward iteration converges at the same rate. The same holds of m
-    iterations taken as one, gᵐ with μₘ = minᵢ gᵐ(0)ᵢ / z*ᵢ, which is much sharper once all components have been fed.
-
-    Attributes:
-        rate: (B, L) c = 1 − μ of each sample and equilibrium.
-        max_steps: (B, L) a number of iterations from zero after which every component is within `rtol` of z*: the
-            least m ⌈log rtol / log(1 − μₘ)⌉ that was found.
-        rtol: the relative accuracy that `max_steps` is for.
-        min_weight: the smallest entry of all W: nonnegative.
-
-    """
-
-    rate: Tensor
-    max_steps: Tensor
-    rtol: float
-    min_weight: float
-
-
-@torch.no_grad()
-def certificate(model: nn.Module, x: Tensor, *, rtol: float = 1e-4) -> Certificate:
-    """Returns the certificate of `model`, a `PcDEQ`, for images (B, C, H, W).
-
-    It is computed anew, in float64, from the weights that are loaded. z* need not be known: iterates u that start
-    above all components of z* stay above it, and μₘ ≥ minᵢ gᵐ(0)ᵢ / uᵢ.
-
-    Raises:
-        ValueError: if `model` is no `PcDEQ`, or rtol not in (0, 1).
-
-    """
-    if not isinstance(model, PcDEQ):
-        raise ValueError(f"{type(model).__name__} is no PcDEQ: only those come with this certificate.")
-    if not 0 < rtol < 1:
-        raise ValueError(f"Got rtol={rtol}. A relative accuracy lies in (0, 1), such as 1e-4.")
-    model = copy.deepcopy(model).double().eval()
-    x = x.double()
-    if model.dense:
-        x = x.flatten(1)
-    rates, steps, min_weight = [], [], math.inf
-    for stage in model.stages:
-        assert isinstance(stage, _Stage)
-        cell, p = stage.equilibrium.cell, stage.injection(x)
-        assert isinstance(cell, PositiveConcaveCell)
-        above = torch.full_like(p, 6.0 if stage.activation == "relu6" else 1.0)
-        for _ in range(_REFINEMENTS):
-            above = cell(above, p)
-        below = torch.zeros_like(p)
-        bounds = []
-        for m in range(1, _REFINEMENTS + 1):
-            below = cell(below, p)
-            mu = (below / above).flatten(1).amin(1).clamp_max(1)
-            if m == 1:
-                rates.append(1 - mu)
-            # (1 − μₘ)ᵏ ≤ rtol; log1p, as 1 − μ may round to one.
-            bounds.append(m * (math.log(rtol) / torch.log1p(-mu)).ceil().clamp_min(1))
-        steps.append(torch.stack(bounds).amin(0))
-        weight = cell.linear.weight
-        assert isinstance(weight, Tensor)
-        min_weight = min(min_weight, float(weight.min()))
-        if stage is not model.stages[-1]:
-            x = stage(x)
-    return Certificate(
-        rate=torch.stack(rates, dim=1), max_steps=torch.stack(steps, dim=1), rtol=rtol, min_weight=min_weight
-    )
 
 
 @register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist")

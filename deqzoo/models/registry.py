@@ -10,7 +10,15 @@ from torch import nn
 
 from deqzoo.adjoints import Adjoint
 from deqzoo.errors import UnknownModelError
+from deqzoo.ode import Integrator, ODEAdjoint
 from deqzoo.solvers import FixedPointSolver
+
+
+class Sizes(TypedDict, total=False):
+    """The sizes of input and output that every image classifier takes."""
+
+    num_classes: int
+    in_chans: int
 
 
 class SolverRuntime(TypedDict, total=False):
@@ -20,11 +28,15 @@ class SolverRuntime(TypedDict, total=False):
     adjoint: Adjoint
 
 
-class Runtime(SolverRuntime, total=False):
-    """What every image classifier takes: how to solve, and the sizes of input and output."""
+class Runtime(SolverRuntime, Sizes, total=False):
+    """What every image classifier with equilibria takes."""
 
-    num_classes: int
-    in_chans: int
+
+class ODERuntime(Sizes, total=False):
+    """What every image classifier with ODEs takes: how to integrate, and the sizes."""
+
+    solver: Integrator
+    adjoint: ODEAdjoint
 
 
 class TextRuntime(SolverRuntime, total=False):
@@ -39,7 +51,8 @@ class ModelEntry:
 
     Attributes:
         name: canonical, such as "pcdeq-mnist".
-        build: makes the network, untrained; takes the keywords of `Runtime` or, for text, `TextRuntime`.
+        build: makes the network, untrained; takes the keywords of `Runtime`, `ODERuntime`, `Sizes` or
+            `TextRuntime`.
         task: what it does, such as "image-classification".
         dataset: what it is meant for, a key of `INPUT_SPECS` for images, of `TEXT_SPECS` for text.
         recipe: the recipe that trains it, None where there is none.

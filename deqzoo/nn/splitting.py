@@ -75,6 +75,13 @@ class Splitting(abc.ABC):
     def iterate(self, operator: MonotoneOperator, x: Any) -> Iteration:
         """Returns the iteration for z = ReLU(W z + x), with `operator` as W and x as its argument."""
 
+    @abc.abstractmethod
+    def rate(self, operator: MonotoneOperator, margin: float, lipschitz: float) -> float:
+        """Returns c ≤ 1: steps from u and v lead to states that differ by at most c ‖u − v‖.
+
+        It holds for all I − W ⪰ `margin` > 0 whose norm is at most `lipschitz`; 1 where they are not known to contract.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardBackward(Splitting):
@@ -101,6 +108,11 @@ class ForwardBackward(Splitting):
             alpha = min(1.0, operator.margin / operator.lipschitz(x) ** 2)
         return _ForwardBackward(operator, alpha)
 
+    def rate(self, operator: MonotoneOperator, margin: float, lipschitz: float) -> float:
+        # That of I − α (I − W); the projection leaves no more of it.
+        alpha = min(1.0, operator.margin / lipschitz**2) if self.alpha is None else self.alpha
+        return min(1.0, max(0.0, 1 - 2 * alpha * margin + (alpha * lipschitz) ** 2) ** 0.5)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PeacemanRachford(Splitting):
@@ -123,6 +135,12 @@ class PeacemanRachford(Splitting):
 
     def iterate(self, operator: MonotoneOperator, x: Any) -> Iteration:
         return _PeacemanRachford(operator, self.alpha)
+
+    def rate(self, operator: MonotoneOperator, margin: float, lipschitz: float) -> float:
+        # That of (I − α (I − W)) (I + α (I − W))⁻¹; the reflection of u keeps distances or shortens them.
+        size = 1 + (self.alpha * lipschitz) ** 2
+        step = 2 * self.alpha * margin
+        return min(1.0, max(0.0, (size - step) / (size + step)) ** 0.5)
 
 
 class _ForwardBackward(Iteration):

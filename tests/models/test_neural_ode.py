@@ -182,3 +182,11 @@ def test_one_image_of_nan_harms_no_other():
     torch.testing.assert_close(found[[0, 2, 3]], wanted, rtol=1e-10, atol=1e-10)
     assert found[1].isnan().all()
     assert seen.converged.tolist() == [True, False, True, True]
+
+
+def test_checkpoints_are_an_adjoint():
+    net = small(adjoint=Unrolled())
+    with pytest.raises(StructureError, match=r"kept by adjoint=Unrolled\(\).*adjoint=deqzoo\.ode\.Checkpointed\(\)"):
+        net.set_grad_checkpointing()
+    set_runtime(net, adjoint=Checkpointed())
+    net.set_grad_checkpointing()
