@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from deqzoo.benchmark.rounds import peak_mb
 from deqzoo.benchmark.tally import percentile
 from deqzoo.errors import UnconvergedWarning
 
@@ -60,6 +61,18 @@ def latency(model: nn.Module, inputs: Tensor, *, warmups: int = 3) -> dict[str, 
         "latency_p50_ms": percentile(times, 0.5),
         "latency_p95_ms": percentile(times, 0.95),
     }
+
+
+@torch.no_grad()
+def inference_memory(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
+    """Returns the most memory that a prediction for `inputs` (B, ...) takes at once, beside the weights.
+
+    Returns:
+        "peak_mb", in MiB, and "batch_size".
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnconvergedWarning)
+        return {"peak_mb": peak_mb(lambda: model(inputs), inputs.device), "batch_size": len(inputs)}
 
 
 def device_name(device: torch.device) -> str:

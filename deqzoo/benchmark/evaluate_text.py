@@ -192,7 +192,7 @@ def loss_over_budgets(
         model: as in `evaluate_text`; its solvers are as before afterwards.
         data: likewise.
         split: likewise.
-        evals: the evaluations that are once: the most that a window took.
+        evals: the evaluations that are once.
         **options: of `evaluate_text`.
     """
     net: Any = model.net

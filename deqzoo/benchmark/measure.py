@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from deqzoo.benchmark.certify import certify, has_certificate
-from deqzoo.benchmark.cost import executed_flops, latency
+from deqzoo.benchmark.certify import certify, guarantee, has_certificate
+from deqzoo.benchmark.cost import executed_flops, inference_memory, latency
 from deqzoo.benchmark.evaluate import evaluate
 from deqzoo.benchmark.inputs import input_spec, prepared
 from deqzoo.benchmark.radii import spectral_radii
@@ -67,7 +67,9 @@ def measure(
         "curve": [{key: point[key] for key in _CURVE_FIGURES} for point in points],
         "flops": executed_flops(model, images),
         "speed": speed,
+        "memory": inference_memory(model, images[:_NUM_TIMED]),
         "spectral_radius": spectral_radii(model, images[:_NUM_RADII]),
+        "guarantee": guarantee(net),
         "certificate": certify(model.cpu(), data, progress=progress).as_dict() if has_certificate(net) else None,
     }
 

@@ -21,12 +21,13 @@ def measure_text(
     name: str,
     device: str | torch.device = "cpu",
     batch_size: int = 64,
+    budget: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Returns the figures of a language model on `data`, as results.json holds them, and a text that it wrote.
 
-    The loss is over the part that published figures of its data set are on, at the model's own budget, and with once,
-    twice and four times the evaluations that it took.
+    The loss is over the part that published figures of its data set are on, at the model's own tolerance, and with
+    once, twice and four times a budget of evaluations.
 
     Args:
         model: a `LanguageModel`.
@@ -34,6 +35,7 @@ def measure_text(
         name: of the model, in any spelling.
         device: where to evaluate.
         batch_size: most windows at once.
+        budget: that it was trained with; None for the evaluations that the slowest window takes.
         progress: whether to show bars on a terminal's stderr.
 
     Raises:
@@ -48,7 +50,7 @@ def measure_text(
         "progress": progress,
     }
     evaluation = evaluate_text(model, data, **options).as_dict()
-    evals: Any = evaluation["evals_max"]
+    evals: Any = budget or evaluation["evals_max"]
     prompt = _PROMPTS[model.vocabulary.level]
     return {
         "name": found.name,

@@ -28,7 +28,7 @@ from deqzoo.zoo.release import (
     release_log,
     write_results,
 )
-from deqzoo.zoo.run_log import write_rows
+from deqzoo.zoo.run_log import training_budget, write_rows
 from deqzoo.zoo.weights_config import read_config
 
 
@@ -75,7 +75,7 @@ def package(
     with tempfile.TemporaryDirectory() as scratch:
         save(load(checkpoint).net, scratch, name=name, half=half)
         model: Any = load(Path(scratch))
-    results = _measured(model, data, name=name, **options)
+    results = _measured(model, data, name=name, settings=source.log.config, **options)
     results["training"] = training_facts(source.log, epochs=source.epochs, steps=source.steps)
     results["half"] = half
     results["seeds"] = [
@@ -111,7 +111,8 @@ def remeasure(
     """
     name = read_config(folder).name
     before = read_results(folder) if (folder / RESULTS_FILE).is_file() else {}
-    results = _measured(load(folder), data, name=name, device=device, batch_size=batch_size, progress=progress)
+    options: dict[str, Any] = {"device": device, "batch_size": batch_size, "progress": progress}
+    results = _measured(load(folder), data, name=name, settings=release_log(folder).config, **options)
     results["training"] = before.get("training") or training_facts(release_log(folder))
     results["half"] = before.get("half", False)
     first = {"seed": results["training"]["seed"], **_merit(results["evaluation"])}
@@ -121,9 +122,11 @@ def remeasure(
     return {"name": name, **results["evaluation"]}
 
 
-def _measured(model: Any, data: ImageData | TextData, *, name: str, **options: Any) -> dict[str, Any]:
+def _measured(
+    model: Any, data: ImageData | TextData, *, name: str, settings: Mapping[str, Any], **options: Any
+) -> dict[str, Any]:
     if isinstance(data, TextData):
-        return measure_text(model, data, name=name, **options)
+        return measure_text(model, data, name=name, budget=training_budget(settings), **options)
     return measure(model, data, name=name, **options)
 
 

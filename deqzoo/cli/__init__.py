@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     Errors that deqzoo raises on purpose become one line on stderr and exit code 1; wrong usage has code 2.
     """
     argv = sys.argv[1:] if argv is None else argv
-    for verbs in ("browse", "run", "generate", "publish", "weights", "train"):
+    for verbs in ("browse", "run", "generate", "publish", "weights", "train", "plan", "benchmark", "trace", "compare"):
         import_module(f"deqzoo.cli.{verbs}")
     try:
         app(argv, prog_name="deqzoo")

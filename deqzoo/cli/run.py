@@ -156,7 +156,7 @@ def certify(
 ) -> None:
     """Prove and bound convergence.
 
-    The equilibria of pcDEQ models exist, are unique, and are reached within a known number of iterations.
+    The equilibria of pcDEQ, monDEQ and DEQ models exist, are unique, and are reached at a known rate.
     """
     if not 0 < accuracy < 1:
         raise typer.BadParameter(f"{accuracy} is not between 0 and 1.", param_hint="--accuracy")
@@ -165,12 +165,18 @@ def certify(
     from deqzoo.benchmark.certify import certify
 
     figures = certify(model, images, rtol=accuracy, max_images=max_images, progress=True).as_dict()
-    figures = {"name": name, **figures, "data": called}
+    figures = {"name": name, **figures, "data": figures["data"] and called}
     if as_json:
         typer.echo(json.dumps(figures, allow_nan=False))
         return
-    typer.echo(_title(name, figures["num_images"], images.spec.dataset, sample=data is None))
-    _show(certificate_rows(figures))
+    if figures["num_images"] is None:
+        typer.echo(f"{name}, whatever the image")
+    else:
+        typer.echo(_title(name, figures["num_images"], images.spec.dataset, sample=data is None))
+    _show([*certificate_rows(figures), ("unique equilibria", "yes" if figures["unique"] else "not proved")])
+    if figures["estimated"]:
+        typer.echo("  rates and figures are estimates, no bounds")
+    typer.echo(f"  {figures['guarantee'] or 'Nothing is certain whatever the weights.'}")
 
 
 def _title(name: str, num_images: int, dataset: str, *, sample: bool) -> str:

@@ -1,6 +1,6 @@
 """Sections of model cards: convergence, training, licences, limits and citation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deqzoo.models import INPUT_SPECS, ModelEntry
@@ -13,7 +13,7 @@ from deqzoo.zoo.text_cards import text_limits
 
 
 def convergence(results: Mapping[str, Any]) -> str | None:
-    """Returns spectral radii and certificate, None where neither was measured."""
+    """Returns spectral radii, and the certificate or what else is certain; None where there is nothing of it."""
     radius, certificate = results.get("spectral_radius"), results.get("certificate")
     parts = []
     if radius is not None:
@@ -24,13 +24,31 @@ def convergence(results: Mapping[str, Any]) -> str | None:
         )
     if certificate is not None:
         parts.append(
-            "## Certificate\n\nIts equilibria provably exist, are unique, and are reached by plain "
-            "iteration from zero: after k iterations every component is within cᵏ of its limit, relatively. "
-            f"Recomputed from the stored weights for {certificate['num_images']:,} images of "
-            f"{certificate['data']}, one value for each equilibrium in turn; rates and bounds are upper "
-            "ones, up to rounding in float64.\n\n" + table(certificate_rows(certificate))
+            "## Certificate\n\n" + " ".join(_proved(certificate)) + "\n\n" + table(certificate_rows(certificate))
         )
+    elif results.get("guarantee") is not None:
+        parts.append(f"## Guarantee\n\n{results['guarantee']}")
     return "\n\n".join(parts) or None
+
+
+def _proved(certificate: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the sentences above the table of a certificate."""
+    if certificate["guarantee"] is not None:
+        yield certificate["guarantee"]
+    if not certificate["unique"]:
+        yield "For these very weights nothing is proved: what the proof stands on does not hold."
+    if certificate["num_images"] is None:
+        yield "Recomputed from the stored weights, in float64; the figures hold for every image,"
+    else:
+        yield (
+            f"Recomputed from the stored weights for {certificate['num_images']:,} images of {certificate['data']}, "
+            "one value for each equilibrium in turn;"
+        )
+    yield (
+        "and are estimates, no bounds."
+        if certificate["estimated"]
+        else "rates and bounds are upper ones, up to rounding in float64."
+    )
 
 
 def training(

@@ -1,11 +1,11 @@
 """Measured figures in words. Rounding never flatters: merits are rounded down, costs up."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deqzoo.solution import Status
-from deqzoo.zoo.rounding import at_least, at_most, cost
+from deqzoo.zoo.rounding import at_least, at_least_significant, at_most, at_most_significant, cost
 from deqzoo.zoo.text_figures import TEXT_HEADLINES, text_rows
 
 HEADLINES = (
@@ -149,8 +149,14 @@ def certificate_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"iterations to {figures['rtol']:g}, worst image",
             ", ".join("no bound" if k is None else f"{k:,}" for k in figures["steps_max"]),
         ),
-        ("smallest entry of W", f"{figures['min_weight']:.3g}"),
+        *((what, _plain(at_least, at_least_significant, v)) for what, v in figures["at_least"].items()),
+        *((what, _plain(at_most, at_most_significant, v)) for what, v in figures["at_most"].items()),
     ]
+
+
+def _plain(decimal: Callable[[float, int], str], significant: Callable[[float], str], value: float) -> str:
+    """Returns a figure to four decimals, or with an exponent where these would say little."""
+    return decimal(value, 4) if value == 0 or 1e-2 <= abs(value) < 1e5 else significant(value)
 
 
 def _mega(flops: float) -> str:

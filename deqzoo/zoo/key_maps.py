@@ -17,9 +17,9 @@ MDEQ (github.com/locuslab/deq, MDEQ-Vision; github.com/locuslab/torchdeq, deq-zo
     incre_modules, downsamp_modules     head.widen, head.halve
     final_layer, classifier             head.final, fc
 
-monDEQ (github.com/locuslab/monotone_op_net, train.py, SingleFcNet), for networks with `dense` and without stem:
+monDEQ (github.com/locuslab/monotone_op_net, train.py, SingleFcNet), for networks that are `dense` without norms:
 
-    mon.linear_module.U                 entries.0, norms_in.0.bias             (the norms become the identity)
+    mon.linear_module.U                 entries.0
     mon.linear_module.A, B              equilibrium.cell.operator              (W = (1 − m) I − AᵀA + B − Bᵀ)
     Wout                                fc
 
@@ -75,6 +75,8 @@ _MDEQ: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^classifier\.", "fc."),
 )
 
+_DENSE_MONDEQ = ((r"^mon\.linear_module\.U\.", "entries.0."), (r"^Wout\.", "fc."))
+
 
 def translated(tensors: Mapping[str, Tensor], net: nn.Module, origin: str) -> dict[str, Tensor]:
     """Returns a state dict for `net` of one that another project saved.
@@ -93,8 +95,8 @@ def translated(tensors: Mapping[str, Tensor], net: nn.Module, origin: str) -> di
         return _nonnegative(_fitted(_renamed(tensors, _PCDEQ), net), net, origin)
     if isinstance(net, MDEQ):
         return _fitted(_renamed(tensors, _MDEQ), net)
-    if isinstance(net, MonDEQ) and net.config.dense:
-        return _dense_monotone(tensors, net)
+    if isinstance(net, MonDEQ) and net.config.dense and not net.config.norms:
+        return _dense_monotone(tensors)
     raise WeightsError(
         f"No other project's layout is known for {type(net).__name__}, which {origin} should belong to. Known are "
         "those of pcDEQ, MDEQ and the dense monDEQ: choose a model of these."
@@ -154,25 +156,12 @@ def _nonnegative(tensors: dict[str, Tensor], net: nn.Module, origin: str) -> dic
     return tensors
 
 
-def _dense_monotone(tensors: Mapping[str, Tensor], net: MonDEQ) -> dict[str, Tensor]:
-    fitted, own = dict(tensors), net.state_dict()
-    prefix = "mon.linear_module."
+def _dense_monotone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    fitted, prefix = dict(tensors), "mon.linear_module."
     if all(f"{prefix}{part}.weight" in fitted for part in "AB"):
         pair = torch.stack([fitted.pop(f"{prefix}{part}.weight") for part in "AB"])
         fitted["equilibrium.cell.operator.parametrizations.weight.original"] = pair
-    moved = {f"{prefix}U.weight": "entries.0.weight", f"{prefix}U.bias": "norms_in.0.bias"}
-    moved |= {"Wout.weight": "fc.weight", "Wout.bias": "fc.bias"}
-    fitted = {moved.get(key, key): value for key, value in fitted.items()}
-    for norm in ("norms_in.0", "norms_out.0"):
-        module = net.get_submodule(norm)
-        assert isinstance(module, nn.BatchNorm1d)
-        like = own[f"{norm}.running_var"]
-        # (x − 0) / √(1 + ε) · √(1 + ε) + bias
-        fitted |= {f"{norm}.running_mean": torch.zeros_like(like), f"{norm}.running_var": torch.ones_like(like)}
-        fitted[f"{norm}.weight"] = torch.full_like(like, (1 + module.eps) ** 0.5)
-        fitted.setdefault(f"{norm}.bias", torch.zeros_like(like))
-        fitted[f"{norm}.num_batches_tracked"] = own[f"{norm}.num_batches_tracked"]
-    return fitted
+    return _renamed(fitted, _DENSE_MONDEQ)
 
 
 def _holds_nonnegative(module: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """Numbers in words. Rounding never flatters: merits are rounded down, costs up."""
 
 import math
+from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 
@@ -14,12 +15,14 @@ def at_most(value: float, digits: int = 2) -> str:
     return _rounded(value, digits, ROUND_CEILING)
 
 
-def at_most_significant(value: float) -> str:
-    """Returns a number rounded up to two significant digits, such as 9.8e-05."""
-    if value == 0:
-        return "0"
-    scale = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
-    return f"{math.ceil(round(value / scale, 6)) * scale:.1e}"
+def at_least_significant(value: float, digits: int = 2) -> str:
+    """Returns a number rounded down to so many significant digits, such as 9.8e-05."""
+    return _significant(value, digits, math.floor)
+
+
+def at_most_significant(value: float, digits: int = 2) -> str:
+    """Returns a number rounded up to so many significant digits, such as 9.8e-05."""
+    return _significant(value, digits, math.ceil)
 
 
 def cost(value: float | None, digits: int = 4, *, significant: bool = False) -> str:
@@ -34,3 +37,10 @@ def _rounded(value: float, digits: int, rounding: str) -> str:
     exact = Decimal(repr(round(value, 12)))
     text = format(exact.quantize(Decimal(1).scaleb(-digits), rounding=rounding), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _significant(value: float, digits: int, whole: Callable[[float], int]) -> str:
+    if value == 0:
+        return "0"
+    scale = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1)
+    return f"{whole(round(value / scale, 6)) * scale:.{digits - 1}e}"

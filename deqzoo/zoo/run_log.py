@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,14 @@ def read_settings(path: Path) -> dict[str, Any]:
             "restore it, or move it away and give the checkpoint's model another way."
         ) from error
     return found if isinstance(found, dict) else {}
+
+
+def training_budget(settings: Mapping[str, Any]) -> int | None:
+    """Returns the most evaluations that training spent on a solve, None if it solved to a tolerance."""
+    callbacks = settings.get("trainer", {}).get("callbacks") or []
+    solvers = [(callback.get("init_args") or {}).get("solver") or {} for callback in callbacks]
+    budgets = [solver.get("init_args", {}) for solver in solvers]
+    return max((budget["max_steps"] for budget in budgets if budget.get("rtol") == 0), default=None)
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

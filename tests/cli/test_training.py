@@ -83,7 +83,7 @@ def test_a_run_lives_in_a_folder_named_like_its_recipe(recipe, workplace):
     run("fit", recipe)
     folder = workplace / "runs" / "small"
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"last.ckpt", "config.yaml", "version_0/metrics.csv"}
+    assert files == {"last.ckpt", "previous.ckpt", "config.yaml", "version_0/metrics.csv"}
     assert len(metrics(folder / "version_0")["train/loss"]) == 8
     run("test", recipe, "--ckpt_path=last")
     assert "test/top1" in metrics(folder / "version_1")
@@ -223,6 +223,36 @@ def of_data(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("recipe", chosen, ids=lambda path: path.stem)
 
 
+@pytest.mark.parametrize("option", ["--synthetic", "--data.synthetic"])
+def test_a_recipe_can_be_tried_out_without_its_data(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = RECIPES_FOLDER / "pcdeq-mnist.yaml"
+    main(["fit", "-c", str(path), *QUIET, option, "true", "--data.batch_size=4", "--trainer.fast_dev_run=1"])
+    main(["fit", "-c", str(path), *QUIET, f"{option}=true", "--data.batch_size=4", "--trainer.max_steps=1"])
+    data = yaml.safe_load(Path("runs/pcdeq-mnist/config.yaml").read_text())["data"]
+    assert data["class_path"].endswith("NoiseImages")
+    # What fits both is kept.
+    assert (data["init_args"]["like"], data["init_args"]["batch_size"]) == ("mnist", 4)
+    assert data["init_args"]["augment"]
+
+
+def test_a_recipe_whose_data_is_not_known_says_so(recipe, workplace):
+    text = recipe.read_text().replace("deqzoo.create_model, init_args: {name: pcdeq-mnist-linear}", "torch.nn.Flatten")
+    recipe.write_text(text)
+    with pytest.raises(DataError, match=r"--synthetic needs to know what the data looks like, and found None.*`like`"):
+        run("fit", recipe, "--synthetic=true")
+
+
+def test_a_damaged_checkpoint_is_named(recipe, workplace):
+    run("fit", recipe, "--trainer.max_epochs=1")
+    last = workplace / "runs" / "small" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=r"small/last\.ckpt is damaged: .*No whole checkpoint is beside it"):
+        run("fit", recipe, "--ckpt_path=last")
+    with pytest.raises(WeightsError, match=r"small/last\.ckpt is damaged"):
+        run("test", recipe, f"--ckpt_path={last}")
+
+
 @of_data("MNIST")
 def test_every_recipe_runs(recipe, workplace):
     run("fit", recipe, "--trainer.max_steps=2")
@@ -247,7 +277,10 @@ def test_every_other_recipe_for_images_runs_on_noise(recipe, tmp_path, monkeypat
         options.pop(name, None)
     options |= {"like": like, "num_images": 4, "batch_size": 2, "size": 32 if like == "cifar10" else 64}
     content["data"]["class_path"] = "deqzoo.data.NoiseImages"
-    for callback in content["trainer"]["callbacks"]:
+    callbacks = content["trainer"]["callbacks"]
+    # It would ask for the batch of the recipe.
+    callbacks[:] = [callback for callback in callbacks if callback["class_path"] != "deqzoo.tasks.GlobalBatch"]
+    for callback in callbacks:
         if callback["class_path"] == "deqzoo.tasks.FastPath":
             callback["init_args"] = {"compile": False}  # which takes minutes
     content["trainer"] |= {"accelerator": "cpu", "devices": 1, "precision": "32-true"}

@@ -32,12 +32,14 @@ def test_residuals_keep_two_digits(value: float, text: str):
 
 
 def test_rates_are_never_rounded_to_one():
-    figures = {"rate_max": [0.99999962, 1.0], "rate_mean": [0.81231], "rtol": 1e-4, "min_weight": 0.0}
+    figures = {"rate_max": [0.99999962, 1.0], "rate_mean": [0.81231], "rtol": 1e-4}
+    figures |= {"at_least": {"margin": 0.98765, "least": 1.99e-9}, "at_most": {"‖W‖₂": 23.41201}}
     rows = dict(certificate_rows({**figures, "steps_p95": [4321], "steps_max": [None]}))
     assert rows["rate c, worst image"] == "1 - 3.8e-07, 1"
     assert rows["rate c, mean"] == "0.8124"
     assert rows["iterations to 0.0001, p95"] == "4,321"
     assert rows["iterations to 0.0001, worst image"] == "no bound"
+    assert (rows["margin"], rows["least"], rows["‖W‖₂"]) == ("0.9876", "1.9e-09", "23.4121")
 
 
 def test_failures_are_listed_and_missing_numbers_said():

@@ -10,13 +10,11 @@ from torch.nn import functional as F
 
 from deqzoo import create_model, load
 from deqzoo.errors import WeightsError
-from deqzoo.models.mondeq import MonDEQ, MonDEQConfig
 from deqzoo.solvers import Anderson, Picard
 from deqzoo.zoo.convert import convert
 from deqzoo.zoo.foreign import open_foreign
 from deqzoo.zoo.key_maps import translated
 from deqzoo.zoo.loading import restore
-from deqzoo.zoo.tensors import load_tensors
 
 from .foreign_nets import DenseMonotone, LinearPositive, MultiPositive, TinyMultiscale
 
@@ -110,13 +108,13 @@ def test_the_names_of_four_scales_are_covered_too(tmp_path: Path):
 
 
 @torch.no_grad()
-def test_published_dense_mondeq_weights_give_the_same_logits():
+def test_published_dense_mondeq_weights_give_the_same_logits(tmp_path: Path):
     torch.manual_seed(1)
     theirs = DenseMonotone(87, margin=1.0).eval()
     assert sum(p.numel() for p in theirs.parameters()) == 84_313  # as published
-    config = MonDEQConfig(widths=(87,), image_size=28, dense=True, margin=1.0)
-    ours = MonDEQ(config, in_chans=1, solver=Anderson(rtol=1e-6, max_steps=300)).eval()
-    load_tensors(ours, translated(theirs.state_dict(), ours, "here"), "here")
+    convert(saved(theirs, tmp_path), tmp_path / "ours", name="mondeq-mnist-dense")
+    ours: Any = load(tmp_path / "ours", solver=Anderson(rtol=1e-6, max_steps=300))
+    assert sum(p.numel() for p in ours.net.parameters()) == 84_313
     torch.testing.assert_close(ours(images(1, 28)), theirs(images(1, 28)), rtol=1e-4, atol=1e-4)
 
 

@@ -1,0 +1,203 @@
+"""Every table and figure of the README, of the solver page and of the cards, from results files:
+
+`python -m deqzoo.benchmark.pages` in the root of a checkout. What it writes is between comments
+`<!-- generated: NAME -->` and `<!-- end: NAME -->`; the rest stays as it is.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deqzoo.benchmark.board_files import ratios, read_board, title
+from deqzoo.benchmark.board_plots import draw_board
+from deqzoo.benchmark.pairs_table import GOOD_ENOUGH, pairs_markdown, recommendations
+from deqzoo.benchmark.robustness import draw_thinking, trials_markdown
+from deqzoo.errors import DataError
+from deqzoo.models import entry
+from deqzoo.zoo import list_models
+from deqzoo.zoo.embed import write_embedded_card
+from deqzoo.zoo.manifest import published
+from deqzoo.zoo.rounding import at_least, at_most, cost
+from deqzoo.zoo.text_figures import UNITS
+
+RESULTS = "benchmarks"
+"""The folder of results files, and of what is drawn from them, in a checkout."""
+README, SOLVER_PAGE = "README.md", f"{RESULTS}/solvers.md"
+
+
+def write_pages(root: Path) -> list[Path]:
+    """Writes README, solver page, cards and figures of a checkout anew, and returns the files with text.
+
+    Raises:
+        DataError: if the README has not the comments that say where tables go, or a results file is damaged.
+        WeightsError: if results of published weights are missing.
+    """
+    for name in _embedded():
+        write_embedded_card(name, cards=root / "model_cards")
+    folder = root / RESULTS
+    for path in _files(root, "benchmark"):
+        draw_board(read_board(path)["entries"], folder, path.stem)
+    for path in _files(root, "corruptions"):
+        draw_thinking(_read(path, "trials")["trials"], path.with_suffix(".svg"))
+    readme = root / README
+    readme.write_text(render_readme(readme.read_text("utf-8"), root), "utf-8")
+    page = render_solver_page(root)
+    if page is None:
+        return [readme]
+    (root / SOLVER_PAGE).write_text(page, "utf-8")
+    return [readme, root / SOLVER_PAGE]
+
+
+def render_readme(text: str, root: Path) -> str:
+    """Returns a README with its tables written from the results files of a checkout.
+
+    Raises:
+        DataError: if a comment that says where a table goes is missing, or a results file is damaged.
+    """
+    for name, section in SECTIONS.items():
+        begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if len(pattern.findall(text)) != 1:
+            raise DataError(
+                f"The README has {begin} … {end} not once. Tables are written between such comments: put them where "
+                "the table shall be."
+            )
+        body = section(root)
+        whole = f"{begin}\n\n{body}\n\n{end}" if body else f"{begin}\n{end}"
+        text = pattern.sub(lambda _, whole=whole: whole, text)
+    return text
+
+
+def render_solver_page(root: Path) -> str | None:
+    """Returns the page on solvers and adjoints, None if none were measured."""
+    found = _files(root, "pairs")
+    if not found:
+        return None
+    parts = [
+        "# Which solver, which adjoint?",
+        "Every fixed-point solver with every adjoint that goes with it. Evaluations are of the cell, for a sample in "
+        "the mean, summed over equilibria; those backward are products with its Jacobian. The gradient's error is that "
+        "of all parameters, relative to a solve in float64. Write it again with `python -m deqzoo.benchmark.pages`.",
+    ]
+    for path in found:
+        results = _read(path, "pairs")
+        parts += [_measured(results["header"], path.name), "## What to take", recommendations(results["pairs"])]
+        parts += ["## All pairs", pairs_markdown(results["pairs"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _models(root: Path) -> str:
+    lines = ["| name | parameters | on test data | evaluations | what it is |", "|---|---|---|---|---|"]
+    for name in list_models(pretrained=True):
+        record, found = published(name), entry(name)
+        assert record is not None
+        results = record.results
+        evals = "" if results.get("evals_mean") is None else at_most(results["evals_mean"])
+        lines.append(
+            f"| [{name}](model_cards/{name}.md) | {results['num_parameters']:,} | {_headline(results)} | {evals} | "
+            f"{found.description} |"
+        )
+    return "\n".join(lines)
+
+
+def _headline(results: Mapping[str, Any]) -> str:
+    if "perplexity" in results:
+        return f"{cost(results['loss'])} nats per {UNITS[results['level']]} ({results['data']})"
+    low, high = at_least(results["accuracy_low"]), at_most(results["accuracy_high"])
+    return f"{at_least(results['accuracy'])} % ({low} to {high}, {results['data']})"
+
+
+def _boards(root: Path) -> str:
+    parts = []
+    for path in _files(root, "benchmark"):
+        found = read_board(path)
+        lines = [
+            "| network | accuracy | parameters | MFLOPs per image | one image | images/s |",
+            "|---|---|---|---|---|---|",
+        ]
+        for row in found["entries"]:
+            speed = row["throughput"][-1]
+            known = "random weights" if row["accuracy"] is None else f"{at_least(row['accuracy'])} %"
+            lines.append(
+                f"| {row['name']} | {known} | {row['num_parameters']:,} | {at_most(row['flops_mean'] / 1e6)} | "
+                f"{at_most(row['latency']['median'])} ms | {int(speed['images_per_second']):,} (batches of "
+                f"{speed['batch_size']}) |"
+            )
+        parts += [title(found["header"]), "\n".join(lines)]
+        parts += ["\n".join(f"- {line}" for line in ratios(found))] if ratios(found) else []
+        figures = [path.with_name(f"{path.stem}-{cost}.svg") for cost in ("parameters", "flops", "latency")]
+        parts.append(" ".join(f"![Errors against cost]({RESULTS}/{f.name})" for f in figures if f.is_file()))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _robustness(root: Path) -> str:
+    parts = []
+    for path in _files(root, "corruptions"):
+        results = _read(path, "trials")
+        parts += [_measured(results["header"], f"{RESULTS}/{path.name}"), trials_markdown(results["trials"])]
+        plot = path.with_suffix(".svg")
+        if plot.is_file():
+            parts.append(f"![Accuracy and evaluations over severity]({RESULTS}/{plot.name})")
+    question = (
+        "Does an implicit network think longer on harder images? Evaluations under corruptions of five severities:"
+    )
+    return "\n\n".join([question, *parts]) if parts else ""
+
+
+def _solvers(root: Path) -> str:
+    tables = [recommendations(_read(path, "pairs")["pairs"]) for path in _files(root, "pairs")]
+    question = (
+        "Which solver and which adjoint? The fastest pair, and that of least memory, among those that converged and "
+        f"whose gradients are within {GOOD_ENOUGH:.0%} of the exact ones:"
+    )
+    return "\n\n".join([question, *tables, f"[All solvers with all adjoints]({SOLVER_PAGE})"]) if tables else ""
+
+
+SECTIONS: dict[str, Callable[[Path], str]] = {
+    "models": _models,
+    "networks": _boards,
+    "corruptions": _robustness,
+    "solvers": _solvers,
+}
+"""Parts of the README by name; each is empty where nothing was measured."""
+
+
+def _embedded() -> list[str]:
+    records = {name: published(name) for name in list_models(pretrained=True)}
+    return [name for name, record in records.items() if record is not None and record.source == "embedded"]
+
+
+def _files(root: Path, kind: str) -> list[Path]:
+    return sorted((root / RESULTS).glob(f"{kind}*.json"))
+
+
+def _read(path: Path, key: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        kept = {"header", key} <= found.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} could not be read: {error}. It should be a results file: measure again.") from error
+    if not kept:
+        raise DataError(f"{path} has no header or no {key}. It should be a results file: measure again.")
+    return found
+
+
+def _measured(header: Mapping[str, Any], link: str) -> str:
+    return (
+        f"On {header['data']}; {header['device']}, {header['num_threads']} thread(s), {header['precision']}, torch "
+        f"{header['torch_version']}, deqzoo {header['library_version']} ([all figures]({link}))."
+    )
+
+
+def main(root: Annotated[Path, typer.Argument(help="Of the checkout.")] = Path(".")) -> None:
+    """Write README, solver page, cards and figures again, from results files."""
+    for path in write_pages(root):
+        typer.echo(path)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,83 @@
+"""Every solver with every adjoint."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deqzoo.adjoints import Reversible, Unrolled
+from deqzoo.benchmark.pairs import Pair, compare, pairs
+from deqzoo.benchmark.pairs_inputs import open_net, small_batch
+from deqzoo.benchmark.pairs_table import pairs_markdown, recommendations, write_pairs
+from deqzoo.errors import StructureError
+from deqzoo.solvers import Picard
+from deqzoo.solvers import Reversible as ReversibleSolver
+
+NAME = "pcdeq-mnist-linear"
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Pair]:
+    return compare(NAME, batch_size=2, repeats=1)
+
+
+def test_only_pairs_that_go_together():
+    found = list(pairs(1e-3, 10))
+    assert len({(solver, adjoint) for solver, _, adjoint, _ in found}) == len(found)
+    for _, solver, _, adjoint in found:
+        assert not isinstance(adjoint, Unrolled) or isinstance(solver, Picard)
+        assert not isinstance(adjoint, Reversible) or isinstance(solver, ReversibleSolver)
+        assert solver.rtol == 1e-3
+
+
+def test_exact_adjoints_are_exact_and_cheap_ones_are_not(rows: list[Pair]):
+    assert len(rows) == len(list(pairs(1e-4, 100)))
+    for row in rows:
+        assert row.failure is None and row.converged == 1
+        assert row.evals is not None and row.gradient_error is not None and row.peak_mb is not None
+        exact = row.adjoint not in ("Phantom", "OneStep")
+        assert row.gradient_error < 5e-3 if exact else row.gradient_error > 5e-2
+        assert (row.backward_evals is None) == (not row.adjoint.startswith("Implicit"))
+    found = {(row.solver, row.adjoint): row for row in rows}
+    steps, few = found["Picard", "Unrolled"], found["Picard", "OneStep"]
+    assert steps.peak_mb is not None and few.peak_mb is not None and steps.peak_mb > few.peak_mb
+    assert found["Anderson", "OneStep"].evals < found["Picard", "OneStep"].evals  # pyright: ignore
+
+
+def test_tables_say_which_pair_to_take(rows: list[Pair], tmp_path: Path):
+    plain: list[dict[str, Any]] = [asdict(row) for row in rows]
+    told = recommendations(plain).splitlines()[2]
+    good = [row for row in plain if row["gradient_error"] <= 1e-2]
+    fastest = min(good, key=lambda row: row["total_ms"])
+    assert told.startswith(f"| {NAME} | {fastest['solver']}, {fastest['adjoint']} |")
+    assert "OneStep" not in told and "Phantom" not in told
+    failed = plain[0] | {"failure": "it solves nothing", "converged": None, "gradient_error": None}
+    assert "none converged" in recommendations([failed])
+    table = pairs_markdown([*plain, failed]).splitlines()
+    assert len({line.count("|") for line in table}) == 1
+    assert "cannot be used: it solves nothing" in table[-1]
+    write_pairs(rows, tmp_path / "new" / "pairs.json", rtol=1e-4)
+    kept = json.loads((tmp_path / "new" / "pairs.json").read_text())
+    assert kept["pairs"] == plain
+    assert kept["header"]["rtol"] == 1e-4
+
+
+def test_what_has_no_fixed_point_is_refused():
+    for name in ("resnet8-mnist", "node-mnist"):
+        with pytest.raises(StructureError, match=f"{name} solves for no fixed point"):
+            compare(name)
+
+
+def test_inputs_are_real_where_they_can_be():
+    net, weights = open_net(NAME)
+    assert weights == "trained"
+    images = small_batch(net, 2)
+    assert images.shape == (2, 1, 28, 28) and float(images.min()) == pytest.approx(-0.1307 / 0.3081)
+    net, weights = open_net("deq-lm-shakespeare-tiny")
+    assert weights == "random"
+    tokens = small_batch(net, 2)
+    assert tokens.shape == (2, 32) and int(tokens.max()) < net.vocab_size
+    assert torch.equal(tokens, small_batch(net, 2))
