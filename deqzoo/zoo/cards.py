@@ -138,7 +138,7 @@ def _text_budgets(budgets: list[Mapping[str, Any]]) -> str | None:
     if not budgets:
         return None
     return (
-        "## Loss and compute\n\nThe loss with once, twice and four times the evaluations that the slowest window took, "
+        "## Loss and compute\n\nThe loss with once, twice and four times a budget, that of training where it has one, "
         "all of them spent: an equilibrium does not change, whoever goes on iterating.\n\n"
         + table(text_budget_rows(budgets))
     )
