@@ -76,7 +76,7 @@ def test_inputs_are_real_where_they_can_be():
     assert weights == "trained"
     images = small_batch(net, 2)
     assert images.shape == (2, 1, 28, 28) and float(images.min()) == pytest.approx(-0.1307 / 0.3081)
-    net, weights = open_net("deq-lm-shakespeare-tiny")
+    net, weights = open_net("deq-lm-shakespeare")
     assert weights == "random"
     tokens = small_batch(net, 2)
     assert tokens.shape == (2, 32) and int(tokens.max()) < net.vocab_size

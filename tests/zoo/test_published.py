@@ -1,6 +1,7 @@
 """Every checkpoint that the zoo publishes keeps what its card says."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 
 import deqzoo
 from deqzoo.benchmark.evaluate import evaluate
-from deqzoo.data import EmbeddedSample, open_data
+from deqzoo.benchmark.evaluate_text import evaluate_text
+from deqzoo.data import EmbeddedSample, EmbeddedText, TextData, open_data
 from deqzoo.models import entry
 from deqzoo.models.certified import Certified
 from deqzoo.zoo.manifest import published
@@ -17,6 +19,8 @@ from deqzoo.zoo.manifest import published
 ROOT = Path(__file__).parents[2]
 NAMES = deqzoo.list_models(pretrained=True)
 every_checkpoint = pytest.mark.parametrize("name", NAMES)
+every_classifier = pytest.mark.parametrize("name", deqzoo.list_models(pretrained=True, task="image-classification"))
+every_language_model = pytest.mark.parametrize("name", deqzoo.list_models(pretrained=True, task="text-generation"))
 
 
 def inputs(name: str, count: int) -> torch.Tensor:
@@ -41,7 +45,7 @@ def test_it_has_a_recipe_and_a_card(name):
     assert f'deqzoo.load("{name}")' in card
 
 
-@every_checkpoint
+@every_classifier
 def test_it_is_right_on_the_embedded_sample(name):
     found = evaluate(deqzoo.load(name), EmbeddedSample(entry(name).dataset))
     assert found.num_images == 300
@@ -50,7 +54,7 @@ def test_it_is_right_on_the_embedded_sample(name):
     assert found.accuracy >= published(name).results["accuracy"] - 3
 
 
-@every_checkpoint
+@every_classifier
 def test_a_sample_does_not_depend_on_its_batch(name):
     model, images = deqzoo.load(name), inputs(name, 64)
     with torch.no_grad():
@@ -59,7 +63,7 @@ def test_a_sample_does_not_depend_on_its_batch(name):
     torch.testing.assert_close(alone, together, rtol=0, atol=agreement(together))
 
 
-@every_checkpoint
+@every_classifier
 def test_one_image_of_nan_harms_no_other(name):
     model, images = deqzoo.load(name), inputs(name, 8)
     with torch.no_grad():
@@ -72,7 +76,7 @@ def test_one_image_of_nan_harms_no_other(name):
     torch.testing.assert_close(found[rest], want[rest], rtol=0, atol=agreement(want))
 
 
-@every_checkpoint
+@every_classifier
 def test_its_certificate_holds(name):
     net = deqzoo.load(name).net
     if not isinstance(net, Certified):
@@ -83,7 +87,7 @@ def test_its_certificate_holds(name):
     assert proof.estimated or proof.max_steps.isfinite().all()
 
 
-@every_checkpoint
+@every_classifier
 def test_the_full_test_set_gives_the_published_accuracy(name):
     root = os.environ.get("DEQZOO_DATA")
     if root is None:
@@ -91,3 +95,15 @@ def test_the_full_test_set_gives_the_published_accuracy(name):
     found = evaluate(deqzoo.load(name), open_data(entry(name).dataset, root=root))
     assert found.accuracy == pytest.approx(published(name).results["accuracy"], abs=0.011)
     assert found.converged == 1
+
+
+@every_language_model
+def test_it_reads_the_beginning_of_the_embedded_text_as_well_as_all_of_it(name, tmp_path):
+    model = deqzoo.load(name)
+    whole = EmbeddedText(entry(name).dataset, vocabulary=model.vocabulary)
+    (tmp_path / "part.txt").write_text(whole.text("val")[: 8 * model.net.context], "utf-8")
+    data = TextData(tmp_path / "part.txt", vocabulary=model.vocabulary, context=model.net.context)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", deqzoo.errors.UnconvergedWarning)
+        found = evaluate_text(model, data, split="all")
+    assert found.loss == pytest.approx(published(name).results["loss"], rel=0.2)

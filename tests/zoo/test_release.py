@@ -18,6 +18,8 @@ from deqzoo.zoo.release import LICENSE_FILE, license_text, read_results, release
 ROOT = Path(__file__).parents[2]
 NAMES = deqzoo.list_models(pretrained=True)
 every_release = pytest.mark.parametrize("name", NAMES)
+every_classifier = pytest.mark.parametrize("name", deqzoo.list_models(pretrained=True, task="image-classification"))
+every_language_model = pytest.mark.parametrize("name", deqzoo.list_models(pretrained=True, task="text-generation"))
 
 
 @every_release
@@ -27,7 +29,7 @@ def test_the_card_in_the_repository_is_written_from_the_results(name: str):
     assert card.read_text("utf-8") == want, f"write it again: deqzoo measure {name}, or deqzoo export … --embed"
 
 
-@every_release
+@every_classifier
 def test_a_card_has_everything_that_a_user_asks_for(name: str):
     text = (ROOT / "model_cards" / f"{name}.md").read_text("utf-8")
     for heading in (
@@ -46,6 +48,16 @@ def test_a_card_has_everything_that_a_user_asks_for(name: str):
     assert f'deqzoo.load("{name}")' in text
 
 
+@every_language_model
+def test_a_card_of_a_language_model_has_everything_that_a_user_asks_for(name: str):
+    text = (ROOT / "model_cards" / f"{name}.md").read_text("utf-8")
+    for heading in ("Use", "Results", "Loss and compute", "A text", "Inputs", "Training", "Licences", "Citation"):
+        assert f"\n## {heading}\n" in text
+    for row in ("| loss |", "| bits per character |", "| converged |", "level: "):
+        assert row in text
+    assert f'deqzoo.load("{name}")' in text
+
+
 @every_release
 def test_the_same_figures_are_everywhere(name: str):
     results = read_results(embedded_folder(name))
@@ -54,6 +66,11 @@ def test_the_same_figures_are_everywhere(name: str):
     assert record is not None
     assert record.results == config["deqzoo"]["results"]
     assert record.results.items() <= results["evaluation"].items()
+
+
+@every_classifier
+def test_the_curve_leads_to_the_published_accuracy(name: str):
+    results = read_results(embedded_folder(name))
     # A budget that is the model's own gives the headline again.
     own = [point for point in results["curve"] if point["max_steps"] == results["evaluation"]["max_steps"]]
     assert [point["accuracy"] for point in own] in ([], [results["evaluation"]["accuracy"]])
