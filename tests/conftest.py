@@ -16,11 +16,14 @@ settings.register_profile("deqzoo", derandomize=True, deadline=None, max_example
 settings.load_profile("deqzoo")
 
 
+def pytest_configure() -> None:
+    """One thread from the start: fixtures of modules come before those of tests."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _reproducible() -> Iterator[None]:
-    """Every test starts from the same seed, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Every test starts from the same seed, on one thread, and leaves it at that."""
     torch.manual_seed(0)
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)

@@ -1,7 +1,10 @@
 """Small data sets in the formats of the real ones."""
 
+import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -9,6 +12,21 @@ import torch
 from PIL import Image
 
 from deqzoo.data import ImageSet
+
+FullData: TypeAlias = Callable[[str], Path]
+
+
+@pytest.fixture
+def full_data() -> FullData:
+    """Gives the folder DEQZOO_DATA, where whole data sets lie, or skips a test whose data set is not there."""
+
+    def root(folder: str) -> Path:
+        where = os.environ.get("DEQZOO_DATA")
+        if where is None or not (Path(where) / folder).is_dir():
+            pytest.skip(f"needs the folder {folder} with the whole data set in the folder that DEQZOO_DATA names")
+        return Path(where)
+
+    return root
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The embedded samples are what they claim to be."""
 
 import hashlib
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +8,12 @@ import torch
 from deqzoo.data import MNIST, EmbeddedSample, ImageFolder, embedded_samples
 from deqzoo.errors import DataError
 
-FULL_DATA = os.environ.get("DEQZOO_DATA")
+from .conftest import FullData
+
 SHA256 = {
     "cifar10": "ee2b5def2d394e82692d698476149621d70be8e7d0fdad1c2b8f918ad594e53a",
     "mnist": "daee6941dac796e81b2539e2cd6ad2374ab391f8eff57bfa961f0d8909e9f7cd",
 }
-needs_data = pytest.mark.skipif(FULL_DATA is None, reason="needs the full data: set DEQZOO_DATA to its folder")
 
 
 def test_the_samples_are_what_was_compared_with_the_full_data():
@@ -56,21 +54,16 @@ def test_an_unknown_sample_is_refused():
         EmbeddedSample("imagenet")
 
 
-@needs_data
-def test_the_mnist_sample_is_at_its_indices():
+def test_the_mnist_sample_is_at_its_indices(full_data: FullData):
     data = EmbeddedSample("mnist")
-    sample, whole = data.image_set("test"), MNIST(FULL_DATA or "").image_set("test")
+    sample, whole = data.image_set("test"), MNIST(full_data("MNIST")).image_set("test")
     assert data.indices is not None
     assert torch.equal(whole.images[data.indices], sample.images)
     assert torch.equal(whole.labels[data.indices], sample.labels)
 
 
-@needs_data
-def test_the_cifar10_sample_is_part_of_the_test_set():
-    root = Path(FULL_DATA or "") / "cifar10"
-    if not root.is_dir():
-        pytest.skip("needs the folders cifar10/test/<class> in DEQZOO_DATA")
-    whole = ImageFolder(root, like="cifar10").image_set("test")
+def test_the_cifar10_sample_is_part_of_the_test_set(full_data: FullData):
+    whole = ImageFolder(full_data("cifar10") / "cifar10", like="cifar10").image_set("test")
     known = dict(zip((i.numpy().tobytes() for i in whole.images), whole.labels.tolist(), strict=True))
     sample = EmbeddedSample("cifar10").image_set("test")
     assert [known[image.numpy().tobytes()] for image in sample.images] == sample.labels.tolist()

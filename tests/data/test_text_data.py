@@ -1,6 +1,5 @@
 """Texts are read whole, cut without loss, and given out the same way every time."""
 
-import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from deqzoo.data import (
 from deqzoo.errors import DataError, VocabularyError
 from deqzoo.models.vocabulary import CharVocabulary
 
-FULL_DATA = os.environ.get("DEQZOO_DATA")
-needs_data = pytest.mark.skipif(FULL_DATA is None, reason="needs the full data: set DEQZOO_DATA to its folder")
+from .conftest import FullData
+
 TEXT = "".join(chr(97 + i * i % 26) + ("\n" if i % 7 == 0 else "") for i in range(500))
 
 
@@ -213,13 +212,14 @@ def test_the_package_holds_the_validation_part():
         data.text("train")
 
 
-@needs_data
-def test_the_real_texts_have_their_published_sizes():
-    assert FULL_DATA is not None
-    shakespeare = TinyShakespeare(FULL_DATA)
+def test_tiny_shakespeare_has_its_published_size(full_data: FullData):
+    shakespeare = TinyShakespeare(full_data("shakespeare"))
     assert (len(shakespeare.text("all")), len(shakespeare.vocabulary)) == (1_115_394, 65)
     assert CharVocabulary.of([shakespeare.text("train")]) == shakespeare.vocabulary
     assert shakespeare.text("val") == EmbeddedText("tiny-shakespeare").text("val")
-    treebank = PennTreebank(FULL_DATA)
+
+
+def test_penn_treebank_has_its_published_size(full_data: FullData):
+    treebank = PennTreebank(full_data("ptb"))
     assert len(treebank.vocabulary) == 10_000
     assert [len(treebank.text_set(p).tokens) for p in ("train", "val", "test")] == [929_589, 73_760, 82_430]

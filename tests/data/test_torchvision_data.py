@@ -2,7 +2,6 @@
 
 import builtins
 import hashlib
-import os
 import pickle
 import sys
 import types
@@ -18,9 +17,7 @@ from deqzoo.data import CIFAR10, CIFAR100, DATASETS, MNIST, SVHN, FashionMNIST
 from deqzoo.errors import DataError
 from deqzoo.models.input_spec import INPUT_SPECS
 
-from .conftest import write_mnist
-
-FULL_DATA = os.environ.get("DEQZOO_DATA")
+from .conftest import FullData, write_mnist
 
 
 @pytest.mark.parametrize(("data", "name"), [(MNIST, "MNIST"), (FashionMNIST, "FashionMNIST")])
@@ -158,9 +155,8 @@ def test_nothing_is_downloaded_unless_asked_for(tmp_path, monkeypatch):
     assert asked == [False, True, False]  # a trainer lets one process prepare, and all of them set up
 
 
-@pytest.mark.skipif(FULL_DATA is None, reason="needs the full data: set DEQZOO_DATA to the folder with MNIST/raw")
-def test_the_real_mnist_has_its_published_size_and_statistics():
-    data = MNIST(FULL_DATA or "")
+def test_the_real_mnist_has_its_published_size_and_statistics(full_data: FullData):
+    data = MNIST(full_data("MNIST"))
     train, test = data.image_set("train"), data.image_set("test")
     assert len(train) == 60_000 and len(test) == 10_000
     pixels = train.images.double() / 255
