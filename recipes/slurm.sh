@@ -3,6 +3,8 @@
 #
 #   sbatch --nodes 4 recipes/slurm.sh recipes/mdeq-imagenet-small.yaml --data.init_args.root /data/imagenet
 #
+# When it is preempted (SIGTERM), it saves too, and SLURM queues it again where PreemptMode=REQUEUE.
+#
 # The same command line starts a run and resumes it: `--ckpt_path last` takes the newest checkpoint that is whole, if
 # there is one. Recipes with deqzoo.tasks.GlobalBatch keep their batch, or scale the learning rate, on any number of
 # devices. Without SLURM, one node with torchrun:
@@ -17,14 +19,17 @@
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# Two minutes before the end, to every process: Lightning then saves hpc_ckpt_<n>.ckpt and requeues the job.
-#SBATCH --signal=SIGUSR1@120
+# Five minutes before the end, to every process. After its batch, or the validation that it is in, the run then saves
+# last.ckpt and has the job queued again; these have to fit into that time.
+#SBATCH --signal=SIGUSR1@300
 
 set -euo pipefail
 recipe=$1
 shift
 
 export OMP_NUM_THREADS=1
+# Since SLURM 22.05, srun does not take it over from sbatch: all workers of a process would share one core.
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 # A process that waits for a dead one is ended, and with it the job step, instead of waiting for ever.
 export TORCH_NCCL_ASYNC_ERROR_HANDLING=1
 

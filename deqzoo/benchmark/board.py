@@ -33,7 +33,7 @@ class Entry:
         flops_p95: 95th percentile.
         evals_mean: evaluations of f for each image, summed over its equilibria.
         evals_p95: 95th percentile.
-        converged: share of images, from 0 to 1.
+        converged: share of images, from 0 to 1; None with fixed budgets.
         num_images: that accuracy is over.
         accuracy: in per cent.
         accuracy_low: lower end of its 95 % interval.

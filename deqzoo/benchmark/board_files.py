@@ -1,6 +1,5 @@
 """What a board looks like: JSON, CSV, Markdown and plots, all from the same figures."""
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,12 @@ import torch
 
 from deqzoo.benchmark.board import Entry
 from deqzoo.benchmark.board_plots import draw_board
-from deqzoo.benchmark.cost import device_name
+from deqzoo.benchmark.machine import machine
 from deqzoo.errors import DataError
 from deqzoo.version import __version__
-from deqzoo.zoo.rounding import at_least, at_most
+from deqzoo.zoo.rounding import at_least, at_most, counted
+from deqzoo.zoo.solve_figures import converged_share
+from deqzoo.zoo.tables import markdown_table, write_csv
 
 _CALM = 1.5  # quartiles of a quiet machine are closer than this
 
@@ -39,9 +40,8 @@ def header(data: str, device: torch.device, *, quick: bool) -> dict[str, Any]:
     """
     return {
         "data": data,
-        "device": device_name(device),
+        **machine(device),
         "kind": device.type,
-        "num_threads": torch.get_num_threads(),
         "torch_version": torch.__version__,
         "library_version": __version__,
         "precision": str(torch.get_default_dtype()).removeprefix("torch."),
@@ -64,11 +64,7 @@ def write_board(found: Board, folder: Path) -> list[Path]:
     base = stem(found["header"])
     files = [folder / f"{base}.{suffix}" for suffix in ("json", "csv", "md")]
     files[0].write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", "utf-8")
-    rows = [flat(entry) for entry in found["entries"]]
-    with files[1].open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(map(flat, found["entries"]), files[1])
     files[2].write_text(f"{title(found['header'])}\n\n{markdown(found)}\n", "utf-8")
     return files + draw_board(found["entries"], folder, base)
 
@@ -107,8 +103,7 @@ def flat(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def title(header: Mapping[str, Any]) -> str:
     """Returns what was measured and by what, in a sentence."""
-    count = header["num_threads"]
-    threads = f", {count} thread{'' if count == 1 else 's'}" if header["kind"] == "cpu" else ""
+    threads = f", {counted(header['num_threads'], 'thread')}" if header["kind"] == "cpu" else ""
     quick = " A quick look: few repeats." if header["quick"] else ""
     if header["apart"] > _CALM:
         quick += (
@@ -124,9 +119,7 @@ def title(header: Mapping[str, Any]) -> str:
 
 def markdown(found: Board) -> str:
     """Returns the board as a Markdown table."""
-    rows = board_rows(found)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    return markdown_table(board_rows(found))
 
 
 def board_rows(found: Board) -> list[tuple[str, ...]]:
@@ -199,7 +192,7 @@ def _words(entry: Mapping[str, Any], sizes: Sequence[int], *, trained: bool) -> 
         f"{entry['num_parameters']:,}",
         f"{at_most(entry['flops_mean'] / 1e6)} ({at_most(entry['flops_p95'] / 1e6)})",
         "" if entry["evals_mean"] is None else f"{at_most(entry['evals_mean'])} ({entry['evals_p95']:g})",
-        "" if entry["converged"] is None else f"{at_least(100 * entry['converged'])} %",
+        converged_share(entry["converged"]) if known and entry["evals_mean"] is not None else "",
         f"{at_most(latency['median'])} [{at_least(latency['low'])}, {at_most(latency['high'])}] "
         f"({at_most(latency['p95'])})",
         *(_throughput(speed) for speed in entry["throughput"]),

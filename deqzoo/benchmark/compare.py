@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from deqzoo.benchmark.cost import device_name
 from deqzoo.benchmark.evaluate import evaluate
 from deqzoo.benchmark.inputs import input_spec, prepared
+from deqzoo.benchmark.machine import machine
 from deqzoo.benchmark.rounds import Work, in_turns, peak_mb
 from deqzoo.data import ImageData
 from deqzoo.errors import UnconvergedWarning, UnknownModelError, listed
@@ -36,8 +36,9 @@ class Row:
         accuracy_low: lower end of its 95 % interval (Wilson).
         accuracy_high: upper end.
         evals_mean: evaluations of f for each image, summed over equilibria; None for models without any.
-        converged: share of images of which every equilibrium reached the tolerance, likewise.
-        rtol: that tolerance, likewise.
+        converged: share of images of which every equilibrium reached the tolerance, likewise; None with fixed budgets
+            too.
+        rtol: that tolerance, None for models without equilibria.
         images_per_second: of the network alone.
         images_per_second_low: first quartile of the turns; None for figures of a release.
         images_per_second_high: third quartile, likewise.
@@ -189,8 +190,7 @@ def _costs(
             "images_per_second_high": 1e3 * len(batch) / times[name].low,
             "memory_mb": memory[name] / len(batch),
             "batch_size": len(batch),
-            "device": device_name(device),
-            "num_threads": torch.get_num_threads(),
+            **machine(device),
         }
         for name in works
     }

@@ -1,14 +1,15 @@
 """A comparison of models as a table, as CSV and as a plot."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from deqzoo.benchmark.compare import Row
-from deqzoo.zoo.figures import at_least, at_most
+from deqzoo.zoo.rounding import at_least, at_most, counted
+from deqzoo.zoo.solve_figures import converged_share
 from deqzoo.zoo.svg import COLOURS, INK, can_draw, write_svg
+from deqzoo.zoo.tables import write_csv
 
 
 def comparison_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -22,7 +23,7 @@ def comparison_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                 f"{at_least(row.accuracy)} %",
                 f"{at_least(row.accuracy_low)} to {at_most(row.accuracy_high)}",
                 "none" if row.evals_mean is None else at_most(row.evals_mean),
-                "none" if row.converged is None else f"{at_least(100 * row.converged)} %",
+                "none" if row.evals_mean is None else converged_share(row.converged),
                 "not measured" if row.images_per_second is None else f"{int(row.images_per_second):,}",
                 "not measured" if row.memory_mb is None else at_most(row.memory_mb),
             )
@@ -33,26 +34,23 @@ def comparison_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 def machines(rows: Sequence[Row]) -> str:
     """Returns in words what speed and memory are of."""
-    met = {(row.device, row.num_threads, row.batch_size): None for row in rows if row.device is not None}
-    told = [
-        f"{device}, {threads} thread{'' if threads == 1 else 's'} of the CPU, batches of {batch}"
-        for device, threads, batch in met
-    ]
+    met = dict.fromkeys(
+        f"{row.device}, {counted(row.num_threads, 'thread')} of the CPU, batches of {row.batch_size}"
+        for row in rows
+        if row.device is not None and row.num_threads is not None
+    )
     turns = any(row.images_per_second_low is not None for row in rows)
-    if not told:
+    if not met:
         return "Speed and memory were not measured (--measure does)."
     how = "all models in turns, medians" if turns else "published figures; --measure compares them on this machine"
-    return f"Speed: {'; '.join(told)} ({how})."
+    return f"Speed: {'; '.join(met)} ({how})."
 
 
 def write_comparison(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Writes compare.csv and, if matplotlib is installed, compare.svg. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     table, plot = folder / "compare.csv", folder / "compare.svg"
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.as_dict() for row in rows)
+    write_csv((row.as_dict() for row in rows), table, columns=[field.name for field in fields(Row)])
     if not can_draw():
         return [table]
     write_svg(plot, lambda figure: _draw(figure, rows), size=(9.0, 3.0))

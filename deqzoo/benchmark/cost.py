@@ -1,15 +1,14 @@
 """What a prediction costs: executed operations, and time on a machine that is named."""
 
-import platform
-import time
 import warnings
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from deqzoo.benchmark.machine import machine, seconds_of
 from deqzoo.benchmark.rounds import peak_mb
 from deqzoo.benchmark.tally import percentile
 from deqzoo.errors import UnconvergedWarning
@@ -41,23 +40,18 @@ def latency(model: nn.Module, inputs: Tensor, *, warmups: int = 3) -> dict[str, 
     """Returns how long single inputs of `inputs` (B, ...) take, in milliseconds, and where.
 
     Returns:
-        "latency_p50_ms" and "latency_p95_ms"; "device", its own name, its "kind", and "num_threads" of the CPU.
+        "latency_p50_ms" and "latency_p95_ms"; what `machine` says of where, and the "kind" of the device.
     """
     device = inputs.device
     seconds = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnconvergedWarning)
         for sample in [*inputs[:1].expand(warmups, *inputs.shape[1:]), *inputs]:
-            started = time.perf_counter()
-            model(sample[None])
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(seconds_of(partial(model, sample[None]), device))
     times = torch.tensor(seconds[warmups:], dtype=torch.float64) * 1e3
     return {
-        "device": device_name(device),
+        **machine(device),
         "kind": device.type,
-        "num_threads": torch.get_num_threads(),
         "latency_p50_ms": percentile(times, 0.5),
         "latency_p95_ms": percentile(times, 0.95),
     }
@@ -73,13 +67,3 @@ def inference_memory(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnconvergedWarning)
         return {"peak_mb": peak_mb(lambda: model(inputs), inputs.device), "batch_size": len(inputs)}
-
-
-def device_name(device: torch.device) -> str:
-    """Returns what a device calls itself, such as "AMD EPYC" or "NVIDIA H100"."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -1,6 +1,5 @@
 """How good a model is on a test set, what its equilibria cost, and whether they were found."""
 
-import time
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from deqzoo.benchmark.inputs import input_spec, prepared
+from deqzoo.benchmark.machine import Stopwatch
 from deqzoo.benchmark.tally import Tally
 from deqzoo.data import EvalBatches, ImageData
 from deqzoo.errors import DataError, UnconvergedWarning
@@ -32,8 +32,9 @@ class Evaluation:
         loss: mean cross-entropy in nats.
         calibration_error: mean distance of confidence and accuracy over 15 bins, from 0 to 1.
         num_parameters: of the network.
-        converged: share of images of which every equilibrium reached the tolerance, from 0 to 1.
-        num_max_steps: images that ran out of steps.
+        converged: share of images of which every equilibrium reached the tolerance, from 0 to 1; None with fixed
+            budgets, which have none.
+        num_max_steps: images that ran out of steps, or spent a fixed budget.
         num_stalled: images whose residual stopped improving.
         num_nonfinite: images that met NaN or inf.
         evals_mean: evaluations of f for each image, summed over its equilibria.
@@ -117,29 +118,34 @@ def evaluate(
     with torch.no_grad(), warnings.catch_warnings(), observe_equilibria(net) as seen:
         warnings.simplefilter("ignore", UnconvergedWarning)
         model(prepared(batches.data.batch(torch.arange(min(8, len(batches.data))), None).images.to(device), spec))
-        seconds = 0.0
+        watch = Stopwatch(device)
         bar = tqdm(total=len(batches.data), desc="evaluating", unit="image", disable=None if progress else True)
         for batch in batches:
             seen.clear()
-            started = time.perf_counter()
-            logits: Tensor = model(prepared(batch.images.to(device), spec))
-            wait_for(device)
-            seconds += time.perf_counter() - started
+            with watch:
+                logits: Tensor = model(prepared(batch.images.to(device), spec))
             tally.add(logits, batch.labels.to(device), seen)
             bar.update(len(batch.labels))
         bar.close()
     return Evaluation(
         data=data.spec.dataset,
-        images_per_second=tally.num_images / seconds,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        dtype=str(next(net.parameters()).dtype).removeprefix("torch."),
-        num_parameters=sum(p.numel() for p in net.parameters()),
+        images_per_second=tally.num_images / watch.seconds,
         batch_size=batch_size,
-        num_threads=torch.get_num_threads(),
-        torch_version=torch.__version__,
         **tally.figures(),
+        **circumstances(net, device),
         **budget(net),
     )
+
+
+def circumstances(net: nn.Module, device: torch.device) -> dict[str, Any]:
+    """Returns `num_parameters` and `dtype` of a network, and by what it is run: the name of a GPU, or "cpu"."""
+    return {
+        "num_parameters": sum(p.numel() for p in net.parameters()),
+        "dtype": str(next(net.parameters()).dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "num_threads": torch.get_num_threads(),
+        "torch_version": torch.__version__,
+    }
 
 
 def budget(net: nn.Module) -> dict[str, Any]:
@@ -164,9 +170,3 @@ def _check_labels(model: InputSpec, data: InputSpec) -> None:
             f"({len(model.label_names)}, {model.dataset}): {found}. Accuracy needs the same classes: "
             f"evaluate on {model.dataset}, or name the folders after the model's classes."
         )
-
-
-def wait_for(device: torch.device) -> None:
-    """Returns when a device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -1,7 +1,6 @@
 """How well a language model predicts a text, what its equilibria cost, and whether they were found."""
 
 import math
-import time
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,14 +9,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deqzoo.benchmark.evaluate import Flat, budget, wait_for
-from deqzoo.benchmark.tally import number, percentile
+from deqzoo.benchmark.evaluate import Flat, budget, circumstances
+from deqzoo.benchmark.machine import Stopwatch
+from deqzoo.benchmark.tally import SolveTally, number
 from deqzoo.data import EvalBatches, EveryToken, Streams, TextBatch, TextData
 from deqzoo.data.text_files import Part
 from deqzoo.errors import UnconvergedWarning, VocabularyError
-from deqzoo.nn import equilibria, observe_equilibria, set_runtime
+from deqzoo.nn import observe_equilibria, runtime_kept, set_runtime
 from deqzoo.nn.observe import Observed
-from deqzoo.solution import Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +37,10 @@ class TextEvaluation:
         stride: tokens between windows; below `context`, windows overlap and predictions see more.
         memory: positions that are remembered from before.
         num_parameters: of the network.
-        converged: share of scored positions whose own relative residual is within the tolerance, from 0 to 1.
+        converged: share of scored positions whose own relative residual is within the tolerance, from 0 to 1; None
+            with fixed budgets, which have none.
         num_windows: that were solved, each as one.
-        num_max_steps: windows that ran out of steps.
+        num_max_steps: windows that ran out of steps, or spent a fixed budget.
         num_stalled: windows whose residual stopped improving.
         num_nonfinite: windows that met NaN or inf.
         evals_mean: evaluations of f per scored token.
@@ -145,16 +145,14 @@ def evaluate_text(
         warnings.simplefilter("ignore", UnconvergedWarning)
         first = _on(windows.batch(torch.zeros(1, dtype=torch.int64), None), device)
         net.score(first.tokens, first.targets)
-        remembered, seconds = None, 0.0
+        remembered, watch = None, Stopwatch(device)
         bar = tqdm(total=text.num_targets, desc="scoring", unit="token", disable=None if progress else True)
         for batch in EvalBatches(windows, batch_size=1 if memory else batch_size):
             batch = _on(batch, device)
             seen.clear()
             before = remembered if batch.goes_on else None
-            started = time.perf_counter()
-            losses, remembered = net.score(batch.tokens, batch.targets, before)
-            wait_for(device)
-            seconds += time.perf_counter() - started
+            with watch:
+                losses, remembered = net.score(batch.tokens, batch.targets, before)
             tally.add(losses, batch, seen)
             if seen.solutions:
                 tally.positions.append(net.residual(batch.tokens, seen.solutions[-1][1].value, before)[batch.scored])
@@ -169,13 +167,9 @@ def evaluate_text(
         context=net.context,
         stride=net.context if memory else windows.stride,  # pyright: ignore[reportAttributeAccessIssue]
         memory=memory,
-        tokens_per_second=text.num_targets / seconds,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        dtype=str(next(net.parameters()).dtype).removeprefix("torch."),
-        num_parameters=sum(p.numel() for p in net.parameters()),
+        tokens_per_second=text.num_targets / watch.seconds,
         batch_size=batch_size,
-        num_threads=torch.get_num_threads(),
-        torch_version=torch.__version__,
+        **circumstances(net, device),
         **tally.figures(text.chars_per_token, spent["rtol"]),
         **spent,
     )
@@ -196,16 +190,12 @@ def loss_over_budgets(
         **options: of `evaluate_text`.
     """
     net: Any = model.net
-    own = {module: module.solver for module in equilibria(net).values()}
     points: list[dict[str, float | int | None]] = []
-    try:
+    with runtime_kept(net):
         for times in (1, 2, 4):
             set_runtime(net, max_steps=times * evals, rtol=0.0)
             found = evaluate_text(model, data, split=split, **options)
             points.append({"evals": times * evals, "loss": found.loss, "residual_max": found.residual_max})
-    finally:
-        for module, solver in own.items():
-            module.solver = solver
     return points
 
 
@@ -216,19 +206,15 @@ class _Tally:
         self.positions: list[Tensor] = []
         self._nats = 0.0
         self._num_tokens = 0
-        self._steps: list[Tensor] = []
-        self._status: list[Tensor] = []
-        self._residual: list[Tensor] = []
+        self._solves = SolveTally()
         self._evals = 0
 
     def add(self, losses: Tensor, batch: TextBatch, seen: Observed) -> None:
         """Adds a batch: losses (B, T) in nats and the solves that gave them."""
         self._nats += float(losses[batch.scored].double().sum())
         self._num_tokens += int(batch.scored.sum())
+        self._solves.add(seen)
         if seen.solutions:
-            self._steps.append(seen.num_steps)
-            self._status.append(seen.status)
-            self._residual.append(seen.residual)
             self._evals += int(seen.num_steps.sum()) * batch.tokens.shape[1]
 
     def figures(self, chars_per_token: float, rtol: float | None) -> dict[str, Any]:
@@ -239,26 +225,17 @@ class _Tally:
             "loss": number(loss),
             "perplexity": number(math.exp(min(loss, 700.0))),
             "bits_per_char": number(loss / math.log(2) / chars_per_token),
-            **self._solves(rtol),
+            "num_windows": self._solves.num_solved,
+            **self._of_solves(rtol),
         }
 
-    def _solves(self, rtol: float | None) -> dict[str, Any]:
-        if not self._steps or rtol is None:
-            nothing = dict.fromkeys(("converged", "evals_mean", "evals_p95", "evals_max", "residual_max"))
-            return nothing | {"num_windows": 0, "num_max_steps": 0, "num_stalled": 0, "num_nonfinite": 0}
-        steps, status = torch.cat(self._steps).double(), torch.cat(self._status)
-        counts = torch.bincount(status, minlength=len(Status)).tolist()
-        return {
-            "converged": float((torch.cat(self.positions) <= rtol).double().mean()),
-            "num_windows": len(steps),
-            "num_max_steps": counts[Status.MAX_STEPS],
-            "num_stalled": counts[Status.STALLED],
-            "num_nonfinite": counts[Status.NONFINITE],
-            "evals_mean": self._evals / self._num_tokens,
-            "evals_p95": percentile(steps, 0.95),
-            "evals_max": int(steps.max()),
-            "residual_max": number(float(torch.cat(self._residual).max())),
-        }
+    def _of_solves(self, rtol: float | None) -> dict[str, Any]:
+        figures = self._solves.figures()
+        if self._solves.num_solved:
+            figures["evals_mean"] = self._evals / self._num_tokens
+        if figures["converged"] is not None and rtol is not None:
+            figures["converged"] = float((torch.cat(self.positions) <= rtol).double().mean())
+        return figures
 
 
 def _on(batch: TextBatch, device: torch.device) -> TextBatch:

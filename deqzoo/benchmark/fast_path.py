@@ -7,9 +7,7 @@ one run. Weights are random and images noise; every contender takes as many step
 import copy
 import json
 import statistics
-import time
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from deqzoo.benchmark.cost import device_name
+from deqzoo.benchmark.machine import device_name, seconds_of
 from deqzoo.nn import compile_cells, observe_equilibria, set_runtime
 from deqzoo.zoo import create_model
 
@@ -142,8 +140,8 @@ def compare(
     training: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(repeats):
         for name, contender in ready.items():
-            inference[name].append(_timed(contender.infer, images.device))
-            training[name].append(_timed(contender.train, images.device))
+            inference[name].append(seconds_of(contender.infer, images.device))
+            training[name].append(seconds_of(contender.train, images.device))
             if progress is not None:
                 progress.update()
     first = next(iter(ways))
@@ -180,16 +178,6 @@ def table(rows: list[Row]) -> str:
             f"{row.training_ratio:.2f} | {row.difference:.1e} |"
         )
     return "\n".join(lines)
-
-
-def _timed(compute: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    compute()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 def main(

@@ -12,7 +12,7 @@ import torch
 import typer
 from torch import Tensor
 
-from deqzoo.benchmark.cost import device_name
+from deqzoo.benchmark.machine import device_name
 from deqzoo.errors import StructureError
 from deqzoo.models.deq_transformer import DEQTransformer
 from deqzoo.models.generation import Anew, Decoder, Sampler

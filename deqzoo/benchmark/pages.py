@@ -1,4 +1,4 @@
-"""Every table and figure of the README, of the solver page and of the cards, from results files:
+"""Every table and figure of the README, of the other pages and of the cards, from results files:
 
 `python -m deqzoo.benchmark.pages` in the root of a checkout. What it writes is between comments
 `<!-- generated: NAME -->` and `<!-- end: NAME -->`; the rest stays as it is.
@@ -14,10 +14,10 @@ import typer
 
 from deqzoo.benchmark.board_files import ratios, read_board, title
 from deqzoo.benchmark.board_plots import draw_board
-from deqzoo.benchmark.pairs_table import GOOD_ENOUGH, pairs_markdown, recommendations
+from deqzoo.benchmark.pairs_table import GOOD_ENOUGH, against_peers, pairs_markdown, recommendations
 from deqzoo.benchmark.robustness import draw_thinking, trials_markdown
 from deqzoo.errors import DataError
-from deqzoo.models import entry
+from deqzoo.models import entries, entry
 from deqzoo.zoo import list_models
 from deqzoo.zoo.embed import write_embedded_card
 from deqzoo.zoo.manifest import published
@@ -26,14 +26,14 @@ from deqzoo.zoo.text_figures import UNITS
 
 RESULTS = "benchmarks"
 """The folder of results files, and of what is drawn from them, in a checkout."""
-README, SOLVER_PAGE = "README.md", f"{RESULTS}/solvers.md"
+README, MODEL_PAGE, SOLVER_PAGE = "README.md", "model_cards/README.md", f"{RESULTS}/README.md"
 
 
 def write_pages(root: Path) -> list[Path]:
-    """Writes README, solver page, cards and figures of a checkout anew, and returns the files with text.
+    """Writes pages, cards and figures of a checkout anew, and returns the pages.
 
     Raises:
-        DataError: if the README has not the comments that say where tables go, or a results file is damaged.
+        DataError: if a page is missing or has not the comments that say where tables go, or a results file is damaged.
         WeightsError: if results of published weights are missing.
     """
     for name in _embedded():
@@ -43,27 +43,29 @@ def write_pages(root: Path) -> list[Path]:
         draw_board(read_board(path)["entries"], folder, path.stem)
     for path in _files(root, "corruptions"):
         draw_thinking(_read(path, "trials")["trials"], path.with_suffix(".svg"))
-    readme = root / README
-    readme.write_text(render_readme(readme.read_text("utf-8"), root), "utf-8")
-    page = render_solver_page(root)
-    if page is None:
-        return [readme]
-    (root / SOLVER_PAGE).write_text(page, "utf-8")
-    return [readme, root / SOLVER_PAGE]
+    rendered = {root / page: render(page, _text(root / page), root) for page in PAGES}
+    for path, text in rendered.items():
+        path.write_text(text, "utf-8")
+    return list(rendered)
 
 
-def render_readme(text: str, root: Path) -> str:
-    """Returns a README with its tables written from the results files of a checkout.
+def render(page: str, text: str, root: Path) -> str:
+    """Returns the text of a page with its tables written from the results files of a checkout.
+
+    Args:
+        page: a key of `PAGES`.
+        text: of the page as it is.
+        root: of the checkout.
 
     Raises:
         DataError: if a comment that says where a table goes is missing, or a results file is damaged.
     """
-    for name, section in SECTIONS.items():
+    for name, section in PAGES[page].items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if len(pattern.findall(text)) != 1:
             raise DataError(
-                f"The README has {begin} … {end} not once. Tables are written between such comments: put them where "
+                f"{page} has {begin} … {end} not once. Tables are written between such comments: put them where "
                 "the table shall be."
             )
         body = section(root)
@@ -72,22 +74,10 @@ def render_readme(text: str, root: Path) -> str:
     return text
 
 
-def render_solver_page(root: Path) -> str | None:
-    """Returns the page on solvers and adjoints, None if none were measured."""
-    found = _files(root, "pairs")
-    if not found:
-        return None
-    parts = [
-        "# Which solver, which adjoint?",
-        "Every fixed-point solver with every adjoint that goes with it. Evaluations are of the cell, for a sample in "
-        "the mean, summed over equilibria; those backward are products with its Jacobian. The gradient's error is that "
-        "of all parameters, relative to a solve in float64. Write it again with `python -m deqzoo.benchmark.pages`.",
-    ]
-    for path in found:
-        results = _read(path, "pairs")
-        parts += [_measured(results["header"], path.name), "## What to take", recommendations(results["pairs"])]
-        parts += ["## All pairs", pairs_markdown(results["pairs"])]
-    return "\n\n".join(parts) + "\n"
+def _text(page: Path) -> str:
+    if not page.is_file():
+        raise DataError(f"There is no {page}. Tables are written into the pages of a checkout: run this in its root.")
+    return page.read_text("utf-8")
 
 
 def _models(root: Path) -> str:
@@ -109,6 +99,31 @@ def _headline(results: Mapping[str, Any]) -> str:
         return f"{cost(results['loss'])} nats per {UNITS[results['level']]} ({results['data']})"
     low, high = at_least(results["accuracy_low"]), at_most(results["accuracy_high"])
     return f"{at_least(results['accuracy'])} % ({low} to {high}, {results['data']})"
+
+
+def _by_task(root: Path) -> str:
+    lines = ["| task | data | most accurate | fewest evaluations | to be trained first |", "|---|---|---|---|---|"]
+    for task, dataset in dict.fromkeys((found.task, found.dataset) for found in entries()):
+        here = [found for found in entries() if (found.task, found.dataset) == (task, dataset)]
+        records = {found.name: published(found.name) for found in here}
+        figures = {name: record.results for name, record in records.items() if record is not None}
+        best = sorted(figures, key=lambda name: figures[name].get("accuracy") or -figures[name]["loss"])[-1:]
+        solved = [name for name in figures if figures[name].get("evals_mean") is not None]
+        fastest = sorted(solved, key=lambda name: figures[name]["evals_mean"])[:1]
+        untrained = [
+            found
+            for found in here
+            if found.name not in figures and (root / "recipes" / f"{found.recipe}.yaml").is_file()
+        ]
+        cells = [
+            task.replace("-", " "),
+            dataset,
+            ", ".join(f"[{name}]({name}.md), {_headline(figures[name])}" for name in best),
+            ", ".join(f"[{name}]({name}.md), {at_most(figures[name]['evals_mean'])}" for name in fastest),
+            ", ".join(f"[{found.name}](../recipes/{found.recipe}.yaml)" for found in untrained),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _boards(root: Path) -> str:
@@ -148,6 +163,16 @@ def _robustness(root: Path) -> str:
     return "\n\n".join([question, *parts]) if parts else ""
 
 
+def _pairs(root: Path) -> str:
+    parts = []
+    for path in _files(root, "pairs"):
+        results = _read(path, "pairs")
+        rows = results["pairs"]
+        parts += [_measured(results["header"], path.name), recommendations(rows)]
+        parts += ["\n".join(f"- {line}" for line in against_peers(rows)), pairs_markdown(rows)]
+    return "\n\n".join(part for part in parts if part)
+
+
 def _solvers(root: Path) -> str:
     tables = [recommendations(_read(path, "pairs")["pairs"]) for path in _files(root, "pairs")]
     question = (
@@ -157,13 +182,12 @@ def _solvers(root: Path) -> str:
     return "\n\n".join([question, *tables, f"[All solvers with all adjoints]({SOLVER_PAGE})"]) if tables else ""
 
 
-SECTIONS: dict[str, Callable[[Path], str]] = {
-    "models": _models,
-    "networks": _boards,
-    "corruptions": _robustness,
-    "solvers": _solvers,
+PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
+    README: {"models": _models, "networks": _boards, "corruptions": _robustness, "solvers": _solvers},
+    MODEL_PAGE: {"by task": _by_task},
+    SOLVER_PAGE: {"pairs": _pairs},
 }
-"""Parts of the README by name; each is empty where nothing was measured."""
+"""Pages and their written parts by name; a part is empty where nothing was measured."""
 
 
 def _embedded() -> list[str]:
@@ -194,7 +218,7 @@ def _measured(header: Mapping[str, Any], link: str) -> str:
 
 
 def main(root: Annotated[Path, typer.Argument(help="Of the checkout.")] = Path(".")) -> None:
-    """Write README, solver page, cards and figures again, from results files."""
+    """Write README, the other pages, cards and figures again, from results files."""
     for path in write_pages(root):
         typer.echo(path)
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from deqzoo.adjoints import Adjoint, Implicit, OneStep, Phantom, Reversible, Unrolled
 from deqzoo.benchmark.pairs_inputs import open_net, small_batch
+from deqzoo.benchmark.peer_solvers import peer_pairs
 from deqzoo.benchmark.rounds import Work, in_turns, peak_mb
 from deqzoo.errors import AdjointError, SolverError, StructureError, UnconvergedWarning
 from deqzoo.nn import equilibria, observe_equilibria, set_runtime
@@ -116,6 +117,7 @@ def compare(
     rtol: float = 1e-4,
     max_steps: int = 100,
     repeats: int = 5,
+    peers: bool = False,
     progress: bool = False,
 ) -> list[Pair]:
     """Returns a row for every pair on one model.
@@ -126,11 +128,14 @@ def compare(
         rtol: relative tolerance of all solvers, forward and backward.
         max_steps: budget of all that have one.
         repeats: rounds that count.
+        peers: whether torchdeq's solvers take part, with the same tolerance and budget.
         progress: whether to show a bar on a terminal's stderr.
 
     Raises:
         StructureError: if the model has no equilibrium, or one that is no fixed point.
+        SolverError: if torchdeq is to take part and is not installed.
     """
+    ways = [*pairs(rtol, max_steps), *(peer_pairs(rtol, max_steps) if peers else ())]
     net, weights = open_net(name)
     inputs = small_batch(net, batch_size)
     if not equilibria(net) or any(not isinstance(m.solver, FixedPointSolver) for m in equilibria(net).values()):
@@ -138,11 +143,11 @@ def compare(
             f"{name} solves for no fixed point. The pairs are of fixed-point solvers: choose another model."
         )
     net.requires_grad_()
-    ways = list(pairs(rtol, max_steps))
     ready: dict[str, tuple[Pair, Gradient]] = {}
     rows: list[Pair] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnconvergedWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)  # by torchdeq
         reference = _reference(net, inputs)
         for solver_name, solver, adjoint_name, adjoint in ways:
             row = Pair(model=name, weights=weights, solver=solver_name, adjoint=adjoint_name)
@@ -193,19 +198,21 @@ def main(
     rtol: Annotated[float, typer.Option(help="Of all solvers, forward and backward.")] = 1e-4,
     max_steps: Annotated[int, typer.Option(min=1, help="Budget of all solvers that have one.")] = 100,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; medians are shown.")] = 5,
+    peers: Annotated[bool, typer.Option("--peers", help="Let torchdeq's solvers take part, for ratios.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     output: Annotated[Path | None, typer.Option(help="Also write all rows to this JSON file.")] = None,
 ) -> None:
     """Every solver with every adjoint: evaluations, gradient error, time and memory, and which pair to take."""
-    from deqzoo.benchmark.pairs_table import pairs_markdown, recommendations, write_pairs
+    from deqzoo.benchmark.pairs_table import against_peers, pairs_markdown, recommendations, write_pairs
 
     torch.set_num_threads(threads)
     rows: list[Pair] = []
     for name in dict.fromkeys(names):
         options: dict[str, Any] = {"batch_size": batch_size, "rtol": rtol, "max_steps": max_steps, "repeats": repeats}
-        rows += compare(name, **options, progress=True)
+        rows += compare(name, **options, peers=peers, progress=True)
     plain: Sequence[dict[str, Any]] = [dataclasses.asdict(row) for row in rows]
     typer.echo(pairs_markdown(plain) + "\n\n" + recommendations(plain))
+    typer.echo("\n".join(against_peers(plain)))
     if output is not None:
         write_pairs(rows, output, batch_size=batch_size, rtol=rtol, max_steps=max_steps, repeats=repeats)
 

@@ -9,22 +9,27 @@ from typing import Any
 import torch
 
 from deqzoo.benchmark.board_files import header
+from deqzoo.benchmark.peer_solvers import PEER
 from deqzoo.zoo.rounding import at_least, at_most, at_most_significant
 
 GOOD_ENOUGH = 1e-2
 """The largest relative error of a gradient that is recommended."""
+_RATIOS = {"evals": "evaluations", "total_ms": "time", "gradient_error": "gradient error"}
 
 
 def pairs_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns all pairs as a Markdown table."""
+    """Returns all pairs as a Markdown table, with ratios against torchdeq where it took part."""
+    peers = {model: _best_peer(rows, model) for model in {row["model"] for row in rows}}
+    told_ratios = any(peers.values())
     names = ("model", "solver", "adjoint", "converged", "evaluations", "backward", "gradient error", "forward, ms")
     names = (*names, "forward and backward, ms", "MiB")
+    names += tuple(f"{name} ÷ {PEER}" for name in _RATIOS.values()) if told_ratios else ()
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in rows:
         told = [f"{row['model']}{' (random weights)' if row['weights'] == 'random' else ''}"]
         told += [row["solver"], row["adjoint"]]
         if row["failure"] is not None:
-            cells = [*told, f"cannot be used: {row['failure']}", *[""] * 6]
+            cells = [*told, f"cannot be used: {row['failure']}", *[""] * (len(names) - 4)]
         else:
             error = row["gradient_error"]
             cells = [
@@ -36,6 +41,7 @@ def pairs_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
                 at_most(row["forward_ms"]),
                 at_most(row["total_ms"]),
                 at_most(row["peak_mb"]),
+                *(_ratios(row, peers[row["model"]]) if told_ratios else ()),
             ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -48,7 +54,7 @@ def recommendations(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     lines = ["| model | fastest | ms | least memory | MiB |", "|---|---|---|---|---|"]
     for model in dict.fromkeys(row["model"] for row in rows):
-        good = [row for row in rows if row["model"] == model and _trusted(row)]
+        good = [row for row in rows if row["model"] == model and _trusted(row) and not _is_peer(row)]
         if not good:
             lines.append(f"| {model} | none converged with gradients within {GOOD_ENOUGH:g} | | | |")
             continue
@@ -66,6 +72,39 @@ def write_pairs(rows: Sequence[Any], path: Path, **settings: Any) -> None:
     found = {"header": told, "pairs": [asdict(row) for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def against_peers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns, of each model that torchdeq took part for, how the fastest pairs of both that can be trusted compare."""
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows if _is_peer(row)):
+        own = [row for row in rows if row["model"] == model and _trusted(row) and not _is_peer(row)]
+        peer, mine = _best_peer(rows, model), min(own, key=lambda row: row["total_ms"], default=None)
+        if peer is None or mine is None:
+            lines.append(f"{model}: {'no pair of ' + PEER if mine else 'none'} converged with a good gradient.")
+            continue
+        lines.append(
+            f"{model}: {mine['solver']}, {mine['adjoint']} is {at_least(peer['total_ms'] / mine['total_ms'])} times as "
+            f"fast as {peer['solver']}, {peer['adjoint']}, with {at_most(mine['evals'] / peer['evals'])} times its "
+            "evaluations in the forward pass."
+        )
+    return lines
+
+
+def _best_peer(rows: Sequence[Mapping[str, Any]], model: str) -> Mapping[str, Any] | None:
+    """Returns torchdeq's fastest pair on a model that can be trusted, None if there is none."""
+    good = [row for row in rows if row["model"] == model and _is_peer(row) and _trusted(row)]
+    return min(good, key=lambda row: row["total_ms"], default=None)
+
+
+def _ratios(row: Mapping[str, Any], peer: Mapping[str, Any] | None) -> list[str]:
+    if peer is None:
+        return [""] * len(_RATIOS)
+    return ["" if row[key] is None or not peer[key] else at_most(row[key] / peer[key]) for key in _RATIOS]
+
+
+def _is_peer(row: Mapping[str, Any]) -> bool:
+    return row["solver"].startswith(PEER)
 
 
 def _trusted(row: Mapping[str, Any]) -> bool:

@@ -1,16 +1,15 @@
 """What a recipe needs: steps that are measured here, by solver budget, and a run that is estimated from them."""
 
-import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from deqzoo.benchmark.machine import now
 from deqzoo.benchmark.memory import LiveBytes
 from deqzoo.benchmark.scaling import Cluster, StepCost, all_reduce_seconds, sent_bytes, step_seconds
 from deqzoo.nn import equilibria
@@ -80,21 +79,21 @@ class Measure(Callback):
             self._counters = [FlopCounterMode(display=False), LiveBytes()]
             for counter in self._counters:
                 counter.__enter__()
-        self._times = [_now(pl_module)]
+        self._times = [now(pl_module.device)]
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Takes the time."""
-        self._times.append(_now(pl_module))
+        self._times.append(now(pl_module.device))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the time."""
-        self._times.append(_now(pl_module))
+        self._times.append(now(pl_module.device))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keeps what was measured."""
-        start, before, after, end = *self._times, _now(pl_module)
+        start, before, after, end = *self._times, now(pl_module.device)
         index, place = divmod(self._count, STEPS_PER_BUDGET)
         if self._counters:
             for counter in reversed(self._counters):
@@ -135,12 +134,6 @@ class Measure(Callback):
                 budget = max(1, round(own * factor))
                 equilibrium.solver = replace(solver, max_steps=budget)
         return budget
-
-
-def _now(module: LightningModule) -> float:
-    if module.device.type == "cuda":
-        torch.cuda.synchronize(module.device)
-    return time.perf_counter()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from deqzoo.benchmark.cost import device_name
+from deqzoo.benchmark.machine import machine
 from deqzoo.benchmark.plan import TRAINING_SAMPLES, TRAINING_TOKENS, Measure, Run, estimate
 from deqzoo.benchmark.scaling import Cluster
 from deqzoo.data import ImageData, TextData
@@ -73,8 +73,7 @@ def make_plan(
         "gpus": gpus,
         "batch_size": batch_size,
         "measured_batch": measured_batch,
-        "device": device_name(done.model.device if done.model.device.type == "cuda" else torch.device("cpu")),
-        "num_threads": torch.get_num_threads(),
+        **machine(done.model.device if done.model.device.type == "cuda" else torch.device("cpu")),
         "steps": budgets[0]["steps"],
         "gradient_bytes": measure.gradient_bytes,
         "sent_bytes": budgets[0]["sent_bytes"],

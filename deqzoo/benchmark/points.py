@@ -14,7 +14,7 @@ from deqzoo.benchmark.subjects import Subject
 from deqzoo.benchmark.sweep import sweep
 from deqzoo.data import ImageData
 from deqzoo.errors import UnconvergedWarning
-from deqzoo.nn import equilibria, set_runtime
+from deqzoo.nn import runtime_kept, set_runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +70,9 @@ def points_of(subject: Subject, data: ImageData, images: Tensor, **options: Any)
 @contextmanager
 def at(net: nn.Module, point: Point) -> Iterator[None]:
     """A context in which a network has the budget of a point; its own solvers come back afterwards."""
-    own = {module: module.solver for module in equilibria(net).values()}
-    try:
+    with runtime_kept(net):
         set_runtime(net, max_steps=point.max_steps, rtol=point.rtol)
         yield
-    finally:
-        for module, solver in own.items():
-            module.solver = solver
 
 
 def solving_as(net: nn.Module, point: Point, run: Callable[[], object]) -> Callable[[], object]:

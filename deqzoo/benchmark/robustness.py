@@ -1,6 +1,5 @@
 """What corrupted images do to a network: to its accuracy, to its solves, and to how long it thinks."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,9 @@ from deqzoo.benchmark.subjects import Subject
 from deqzoo.data import ImageData, ImageSet
 from deqzoo.errors import DataError
 from deqzoo.zoo.rounding import at_least, at_most
+from deqzoo.zoo.solve_figures import converged_share
 from deqzoo.zoo.svg import COLOURS, can_draw, write_svg
+from deqzoo.zoo.tables import markdown_table, write_csv
 
 CLEAN = "none"
 
@@ -36,7 +37,7 @@ class Trial:
         accuracy_low: lower end of its 95 % interval.
         accuracy_high: upper end.
         calibration_error: from 0 to 1.
-        converged: share of images, from 0 to 1; None without equilibria, as all below.
+        converged: share of images, from 0 to 1; None with fixed budgets and, as all below, without equilibria.
         evals_mean: evaluations of f for each image, summed over its equilibria.
         evals_p95: 95th percentile.
         evals_max: the most.
@@ -117,10 +118,7 @@ def write_trials(trials: Sequence[Trial], header: Mapping[str, Any], folder: Pat
     files = [folder / f"{base}.{suffix}" for suffix in ("json", "csv", "md")]
     rows = [asdict(trial) for trial in trials]
     files[0].write_text(json.dumps({"header": dict(header), "trials": rows}, indent=1, allow_nan=False) + "\n", "utf-8")
-    with files[1].open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(rows, files[1])
     files[2].write_text(trials_markdown(rows) + "\n", "utf-8")
     plot = folder / f"{base}.svg"
     return [*files, plot] if draw_thinking(rows, plot) else files
@@ -129,17 +127,14 @@ def write_trials(trials: Sequence[Trial], header: Mapping[str, Any], folder: Pat
 def trials_markdown(trials: Sequence[Mapping[str, Any]]) -> str:
     """Returns a Markdown table: of each network and corruption, accuracy and evaluations at each severity."""
     severities = sorted({trial["severity"] for trial in trials if trial["severity"]})
-    lines = [
-        "| network | corruption | " + " | ".join(f"severity {s}" for s in severities) + " |",
-        "|" + "---|" * (2 + len(severities)),
-    ]
+    rows = [["network", "corruption", *(f"severity {s}" for s in severities)]]
     for name, kind in dict.fromkeys((trial["name"], trial["corruption"]) for trial in trials):
         here = {t["severity"]: t for t in trials if (t["name"], t["corruption"]) == (name, kind)}
         cells = (
             [_cell(here[0])] + [""] * (len(severities) - 1) if kind == CLEAN else [_cell(here[s]) for s in severities]
         )
-        lines.append(f"| {name} | {kind} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([name, kind, *cells])
+    return markdown_table(rows)
 
 
 def draw_thinking(trials: Sequence[Mapping[str, Any]], path: Path) -> bool:
@@ -176,5 +171,5 @@ def draw_thinking(trials: Sequence[Mapping[str, Any]], path: Path) -> bool:
 def _cell(trial: Mapping[str, Any]) -> str:
     if trial["evals_mean"] is None:
         return f"{at_least(trial['accuracy'])} %"
-    lost = "" if trial["converged"] == 1 else f", {at_least(100 * trial['converged'])} % converged"
+    lost = "" if trial["converged"] in (1, None) else f", {converged_share(trial['converged'])} converged"
     return f"{at_least(trial['accuracy'])} %, {at_most(trial['evals_mean'])} evaluations{lost}"

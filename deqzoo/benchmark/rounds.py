@@ -1,12 +1,12 @@
 """Times of several contenders, taken in turns: what slows the machine down slows all of them down."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
 
+from deqzoo.benchmark.machine import seconds_of
 from deqzoo.benchmark.memory import peak_bytes
 from deqzoo.benchmark.tally import percentile
 
@@ -63,7 +63,7 @@ def in_turns(
     for turn in range(warmups + repeats):
         for name, work in works.items():
             work.prepare()
-            milliseconds = _timed(work.run, device)
+            milliseconds = 1e3 * seconds_of(work.run, device)
             if turn >= warmups:
                 taken[name].append(milliseconds)
             if bar is not None:
@@ -84,16 +84,6 @@ def peak_mb(compute: Callable[[], object], device: torch.device) -> float:
     compute()
     torch.cuda.synchronize(device)
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-
-
-def _timed(compute: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    compute()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return 1e3 * (time.perf_counter() - started)
 
 
 def _spread(times: torch.Tensor) -> Spread:

@@ -1,8 +1,6 @@
 """What a model is worth at other budgets and tolerances of its solver: accuracy against compute."""
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,12 @@ from tqdm import tqdm
 from deqzoo.benchmark.evaluate import evaluate
 from deqzoo.data import ImageData
 from deqzoo.errors import StructureError
-from deqzoo.nn import equilibria, set_runtime
+from deqzoo.nn import equilibria, runtime_kept, set_runtime
 from deqzoo.ode import Integrator
 from deqzoo.zoo.curves import draw_budgets
-from deqzoo.zoo.figures import at_least, at_most
+from deqzoo.zoo.rounding import at_least, at_most
+from deqzoo.zoo.solve_figures import converged_share
+from deqzoo.zoo.tables import write_csv
 
 FIGURES: tuple[str, ...] = (
     "num_images",
@@ -64,7 +64,8 @@ def sweep(
         DataError: if the data cannot be read, or has other labels than the model.
     """
     net: Any = model.net
-    with _own_solvers(net) as own:
+    own = _largest_budget(net)
+    with runtime_kept(net):
         if budgets is None and any(isinstance(module.solver, Integrator) for module in equilibria(net).values()):
             budgets, rtols = (), rtols or coarser(max(module.solver.rtol for module in equilibria(net).values()))
         chosen = doubling(own) if budgets is None else sorted(set(budgets))
@@ -102,10 +103,7 @@ def write_sweep(points: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]
     """Writes sweep.csv, one row for each point, and, if matplotlib is installed, sweep.svg. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     table, plot = folder / "sweep.csv", folder / "sweep.svg"
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIGURES, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(points)
+    write_csv(points, table, columns=FIGURES)
     return [table, plot] if draw_budgets(points, plot) else [table]
 
 
@@ -120,7 +118,7 @@ def sweep_table(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
                 f"{at_least(point['accuracy'])} %",
                 at_most(point["evals_mean"]),
                 f"{point['evals_p95']:g}",
-                f"{at_least(100 * point['converged'])} %",
+                converged_share(point["converged"]),
                 f"{int(point['images_per_second']):,}",
             )
             for point in points
@@ -128,16 +126,10 @@ def sweep_table(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-@contextmanager
-def _own_solvers(net: nn.Module) -> Iterator[int]:
-    """Yields the largest budget of a network's solvers, and gives them back afterwards."""
-    kept = {module: module.solver for module in equilibria(net).values()}
-    if not kept:
+def _largest_budget(net: nn.Module) -> int:
+    solvers = [module.solver for module in equilibria(net).values()]
+    if not solvers:
         raise StructureError(
             f"{type(net).__name__} has no equilibrium. A sweep is over the budgets of solvers: evaluate it as it is."
         )
-    try:
-        yield max(solver.max_steps for solver in kept.values())
-    finally:
-        for module, solver in kept.items():
-            module.solver = solver
+    return max(solver.max_steps for solver in solvers)

@@ -28,9 +28,7 @@ class Tally:
         self._correct: list[Tensor] = []
         self._loss: list[Tensor] = []
         self._confidence: list[Tensor] = []
-        self._steps: list[Tensor] = []
-        self._status: list[Tensor] = []
-        self._residual: list[Tensor] = []
+        self._solves = SolveTally()
 
     def add(self, logits: Tensor, labels: Tensor, seen: Observed) -> None:
         """Adds a batch: logits (B, K), labels (B,) and the solves that gave the logits."""
@@ -41,10 +39,7 @@ class Tally:
         self._correct.append((logits.argmax(1) == labels) & finite)
         self._loss.append(F.cross_entropy(logits, labels, reduction="none"))
         self._confidence.append(logits.softmax(1).amax(1))
-        if seen.solutions:
-            self._steps.append(seen.num_steps)
-            self._status.append(seen.status)
-            self._residual.append(seen.residual)
+        self._solves.add(seen)
 
     def figures(self) -> dict[str, Any]:
         """Returns the fields of an `Evaluation` that are sums over images."""
@@ -58,17 +53,43 @@ class Tally:
             "accuracy_high": 100 * high,
             "loss": number(torch.cat(self._loss).mean()),
             "calibration_error": _calibration_error(confidence, correct),
-            **self._solves(),
+            **self._solves.figures(),
         }
 
-    def _solves(self) -> dict[str, Any]:
+
+class SolveTally:
+    """Gathers what the solves of a test set cost and how they ended."""
+
+    def __init__(self) -> None:
+        self._steps: list[Tensor] = []
+        self._status: list[Tensor] = []
+        self._residual: list[Tensor] = []
+        self._converged: list[Tensor] = []
+
+    @property
+    def num_solved(self) -> int:
+        """Samples that were solved for, 0 for those of networks without equilibria."""
+        return sum(map(len, self._steps))
+
+    def add(self, seen: Observed) -> None:
+        """Adds the solves of a batch, if there are any."""
+        if not seen.solutions:
+            return
+        self._steps.append(seen.num_steps)
+        self._status.append(seen.status)
+        self._residual.append(seen.residual)
+        if seen.judged.solutions:
+            self._converged.append(seen.judged.converged)
+
+    def figures(self) -> dict[str, Any]:
+        """Returns the fields of an evaluation that are about solves; `converged` is None where none is judged."""
         if not self._steps:
             nothing = dict.fromkeys(("converged", "evals_mean", "evals_p95", "evals_max", "residual_max"))
             return nothing | {"num_max_steps": 0, "num_stalled": 0, "num_nonfinite": 0}
         steps, status = torch.cat(self._steps).double(), torch.cat(self._status)
         counts = torch.bincount(status, minlength=len(Status)).tolist()
         return {
-            "converged": counts[Status.CONVERGED] / self.num_images,
+            "converged": int(torch.cat(self._converged).sum()) / len(steps) if self._converged else None,
             "num_max_steps": counts[Status.MAX_STEPS],
             "num_stalled": counts[Status.STALLED],
             "num_nonfinite": counts[Status.NONFINITE],

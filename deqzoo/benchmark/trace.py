@@ -2,8 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from deqzoo.benchmark.tally import number
 from deqzoo.errors import SolverError, StructureError, UnconvergedWarning
-from deqzoo.nn import equilibria, observe_equilibria, set_runtime
+from deqzoo.nn import equilibria, observe_equilibria, runtime_kept, set_runtime
 from deqzoo.solution import Status
 from deqzoo.solvers import Anderson, Broyden, FixedPointSolver, Picard
 
@@ -82,7 +81,8 @@ def trace(model: nn.Module, inputs: Tensor, *, top_k: int = 4) -> Trace:
         StructureError: if the network has no equilibrium, or one that is no fixed point.
     """
     net: Any = model.net
-    with _own_solvers(net) as own:
+    own = _first_solver(net)
+    with runtime_kept(net):
         final, seen = _run(model, inputs)
         chosen = final.topk(min(top_k, len(final))).indices
         states = tuple(
@@ -153,18 +153,11 @@ def _class_name(model: Any, index: int) -> str:
     return names[index] if names else str(index)
 
 
-@contextmanager
-def _own_solvers(net: nn.Module) -> Iterator[FixedPointSolver]:
-    """Yields the solver of a network's first equilibrium, and gives all of them back afterwards."""
-    kept = {module: module.solver for module in equilibria(net).values()}
-    first = next(iter(kept.values()), None)
+def _first_solver(net: nn.Module) -> FixedPointSolver:
+    first = next((module.solver for module in equilibria(net).values()), None)
     if not isinstance(first, FixedPointSolver):
         what = "has no equilibrium" if first is None else f"integrates an ODE by {type(first).__name__}"
         raise StructureError(
             f"{type(net).__name__} {what}. A trace follows the iterations to a fixed point: choose a network with one."
         )
-    try:
-        yield first
-    finally:
-        for module, solver in kept.items():
-            module.solver = solver
+    return first

@@ -1,5 +1,6 @@
 """`deqzoo fit --synthetic true`: a recipe on data of the right shape, wherever its own data is not."""
 
+import re
 from typing import Any
 
 from deqzoo.data.noise_images import NoiseImages
@@ -11,11 +12,21 @@ from deqzoo.models.text_spec import TEXT_SPECS
 
 OPTION = "--synthetic"
 _ALIAS = "--data.synthetic"
+_AMOUNT = re.compile(r"--data\.(init_args\.)?(num_images|num_tokens)(=|$)")
 
 
 def plain(argv: list[str]) -> list[str]:
     """Returns the arguments with --data.synthetic, which is how one thinks of it, as the option that there is."""
     return [OPTION + arg.removeprefix(_ALIAS) if arg.split("=")[0] == _ALIAS else arg for arg in argv]
+
+
+def apart(args: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the arguments without those that only noise takes, and those: how many images or tokens of it."""
+    rest, amounts = [], []
+    for index, arg in enumerate(args):
+        follows = index > 0 and _AMOUNT.fullmatch(args[index - 1]) is not None
+        (amounts if _AMOUNT.match(arg) or follows else rest).append(arg)
+    return rest, amounts
 
 
 def replacement(config: Any) -> list[str]:

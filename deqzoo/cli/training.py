@@ -1,5 +1,6 @@
 """`deqzoo fit | validate | test`: Lightning's command line over the tasks and data of deqzoo."""
 
+import errno
 import logging
 import signal
 import sys
@@ -19,11 +20,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import deqzoo.data
 import deqzoo.tasks  # noqa: F401
 from deqzoo.cli import synthetic
-from deqzoo.errors import DataError, DeqzooError, WeightsError
+from deqzoo.errors import CheckpointError, DataError, DeqzooError, WeightsError
 from deqzoo.tasks import RandomState, RunCost
 from deqzoo.tasks.base import Task
 from deqzoo.tasks.checkpoint_files import BestCheckpoint, LastCheckpoint
 from deqzoo.tasks.safe_checkpoints import LAST, SafeCheckpointIO, is_whole, newest_whole
+from deqzoo.tasks.told_to_end import PreemptedException
 
 VERBS = ("fit", "validate", "test")
 
@@ -42,8 +44,9 @@ def main(argv: list[str], *, callbacks: Sequence[Callback] = ()) -> "TrainingCLI
         callbacks: of the trainer, beside those of the recipe.
 
     Raises:
-        SystemExit: with a message about the arguments, if they are wrong; with code 143 after SIGTERM.
-        DeqzooError: for what goes wrong later.
+        SystemExit: with a message about the arguments, if they are wrong; with code 143 after SIGTERM, and 138 after
+            the signal by which SLURM announces that the time is over.
+        DeqzooError: for what goes wrong later, a full disk too.
     """
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(_is_no_advert)
@@ -69,10 +72,18 @@ def main(argv: list[str], *, callbacks: Sequence[Callback] = ()) -> "TrainingCLI
                 save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
                 args=synthetic.plain(argv),
             )
-    except SIGTERMException:
+    except SIGTERMException as told:
         # By itself it ends the process with code 0, as if the run had come to its end.
-        sys.stderr.write("deqzoo: told to end by SIGTERM. --ckpt_path last resumes.\n")
-        raise SystemExit(128 + signal.SIGTERM) from None
+        by = signal.SIGUSR1 if isinstance(told, PreemptedException) else signal.SIGTERM
+        sys.stderr.write(f"deqzoo: told to end by {by.name}. --ckpt_path last resumes.\n")
+        raise SystemExit(128 + by) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CheckpointError(
+            f"No room is left to write what belongs to the run ({error}). Training stops rather than go on unrecorded; "
+            "the last checkpoint is whole: make room, and resume with --ckpt_path last."
+        ) from error
     finally:
         rank_zero.removeFilter(_is_no_advert)
 
@@ -98,13 +109,18 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses `args`, which are all there are: whoever calls has taken them from the command line."""
         assert isinstance(args, list)
-        self.config = parser.parse_args(args)
+        rest, amounts = synthetic.apart(args)
+        if not any(arg.split("=")[0] == synthetic.OPTION for arg in args):
+            rest, amounts = args, []
+        self.config = parser.parse_args(rest)
         chosen = self.config[self.config.subcommand]
         if chosen.synthetic:
             with warnings.catch_warnings():
                 # What noise does not take, such as the folder of the data, is what is meant to be left out.
                 warnings.filterwarnings("ignore", "(?s).*[Dd]iscarding")
-                self.config = parser.parse_args([*args, *synthetic.replacement(chosen)])
+                self.config = parser.parse_args([*rest, *synthetic.replacement(chosen), *amounts])
+        elif amounts:
+            self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
         """Leaves checkpoints unread until `_choose_checkpoint`: tasks save no hyperparameters to look for."""

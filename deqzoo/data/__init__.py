@@ -15,6 +15,7 @@ from deqzoo.data.streamed_folder import StreamedImageFolder
 from deqzoo.data.text_data import TextData
 from deqzoo.data.text_named import TEXTS, EmbeddedText, PennTreebank, TinyShakespeare, WikiText103, open_text
 from deqzoo.data.text_set import EveryToken, RandomWindows, Streams, TextBatch, TextSet
+from deqzoo.data.timm_stream import TimmStream
 from deqzoo.data.torchvision_data import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST, TorchvisionData
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "TextBatch",
     "TextData",
     "TextSet",
+    "TimmStream",
     "TinyShakespeare",
     "TorchvisionData",
     "TrainBatches",

@@ -56,14 +56,46 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-class TrainBatches(Generic[Made]):
+class Epochs:
+    """Knows the epoch that is iterated next, and the place in it; both survive an interruption.
+
+    Lightning calls `set_epoch` before an epoch, and saves and restores the position in it with checkpoints.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._position = 0
+        self._resume_at: tuple[int, int] | None = None
+
+    @property
+    def sampler(self) -> Self:
+        """Itself: Lightning announces the epoch to an object of this name."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration runs through."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the position: the epoch and how many of its batches were given out."""
+        return {"epoch": self.epoch, "batch": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continues at a saved position if its epoch is iterated next; any other starts at its beginning."""
+        self._resume_at = (state["epoch"], state["batch"])
+
+    def _first(self) -> int:
+        """Returns the batch to start the epoch with; once only."""
+        resume_at, self._resume_at = self._resume_at, None
+        return resume_at[1] if resume_at is not None and resume_at[0] == self.epoch else 0
+
+
+class TrainBatches(Epochs, Generic[Made]):
     """One rank's shuffled batches of an epoch; every epoch has another order.
 
     All ranks get the same number of batches of the same sizes. Together they hold the samples that one process
     with `world_size` times the batch size would get, but for fewer than `world_size` samples that are
     left out of an epoch when the number of samples is no multiple of it.
-
-    Lightning calls `set_epoch` before an epoch, and saves and restores the position in it with checkpoints.
 
     Args:
         data: what to train on.
@@ -89,6 +121,7 @@ class TrainBatches(Generic[Made]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        super().__init__()
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
@@ -96,9 +129,6 @@ class TrainBatches(Generic[Made]):
         self.shuffle = shuffle
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
-        self._position = 0
-        self._resume_at: tuple[int, int] | None = None
         if len(self) == 0:
             raise DataError(
                 f"{len(data)} training {data.unit}s for {world_size} process(es) with batches of "
@@ -107,32 +137,13 @@ class TrainBatches(Generic[Made]):
                 "drop_last=False."
             )
 
-    @property
-    def sampler(self) -> Self:
-        """Itself: Lightning announces the epoch to an object of this name."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration runs through."""
-        self.epoch = epoch
-
-    def state_dict(self) -> dict[str, int]:
-        """Returns the position: the epoch and how many of its batches were given out."""
-        return {"epoch": self.epoch, "batch": self._position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues at a saved position if its epoch is iterated next; any other starts at its beginning."""
-        self._resume_at = (state["epoch"], state["batch"])
-
     def __len__(self) -> int:
         share = len(self.data) // self.world_size
         return share // self.batch_size if self.drop_last else -(-share // self.batch_size)
 
     def __iter__(self) -> Iterator[Made]:
         # A generator: nothing here runs before the first batch is wanted, and by then the epoch is known.
-        resume_at, self._resume_at = self._resume_at, None
-        epoch = self.epoch
-        first = resume_at[1] if resume_at is not None and resume_at[0] == epoch else 0
+        first, epoch = self._first(), self.epoch
         order = self._order(epoch)
         plan = (
             (

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Unpack
 from torch import Tensor, nn
 
 from deqzoo.models.classifier import Classifier
+from deqzoo.models.maps import halved_maps, maps_along
 from deqzoo.models.registry import Sizes, register
 
 
@@ -43,18 +44,10 @@ class SmallResNet(Classifier):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        return [{"num_chs": width, "reduction": 2**i, "module": f"stages.{i}"} for i, width in enumerate(self.widths)]
+        return halved_maps(self.widths, "stages.{}")
 
     def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps)
-
-    def pool(self, features: Tensor) -> Tensor:
-        return features.mean((2, 3))
+        return maps_along(self.stages, self.stem(x))
 
 
 def _stage(before: int, width: int, blocks: int, *, halve: bool) -> nn.Sequential:

@@ -7,23 +7,22 @@ every resolution see every other. The sizes are those of the code that the autho
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from deqzoo.adjoints import Adjoint, Implicit
-from deqzoo.models.classifier import Classifier
 from deqzoo.models.mdeq_parts import (
     MultiscaleHead,
     ResidualBlock,
-    check_stride,
     fusion_path,
     normed_conv,
     pixelwise,
     stem,
 )
+from deqzoo.models.multiscale import Multiscale
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule, VariationalDropout
 from deqzoo.solvers import Broyden, FixedPointSolver
@@ -76,11 +75,6 @@ class MDEQConfig:
             raise ValueError(
                 f"Got halvings={self.halvings}. The stem has two convolutions to halve images with: use 0 to 2."
             )
-
-    @property
-    def stride(self) -> int:
-        """Pixels of the image per pixel of the coarsest scale, along each side."""
-        return 2 ** (self.halvings + len(self.channels) - 1)
 
 
 class MultiscaleCell(Cell):
@@ -150,7 +144,7 @@ class MultiscaleCell(Cell):
         )
 
 
-class MDEQ(Classifier):
+class MDEQ(Multiscale):
     """Stem -> injection -> multiscale equilibrium -> head over all scales.
 
     Args:
@@ -162,9 +156,6 @@ class MDEQ(Classifier):
 
     """
 
-    fixed_input_size = False  # multiples of the coarsest scale's stride
-    layers: ClassVar[dict[str, str]] = {"stem": r"^(?:stem|inject)", "equilibrium": r"^equilibrium", "head": r"^head"}
-
     def __init__(
         self,
         config: MDEQConfig,
@@ -174,7 +165,13 @@ class MDEQ(Classifier):
         solver: FixedPointSolver = _BROYDEN,
         adjoint: Adjoint = _IMPLICIT,
     ) -> None:
-        super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=config.num_features)
+        super().__init__(
+            config.channels,
+            finest=2**config.halvings,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            num_features=config.num_features,
+        )
         self.config = config
         finest = config.channels[0]
         self.stem = stem(in_chans, finest, halvings=config.halvings)
@@ -194,16 +191,10 @@ class MDEQ(Classifier):
                 for parameter in module.parameters():
                     nn.init.normal_(parameter, std=0.01)
 
-    def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, H, W) images -> the equilibrium, a map (B, Cᵢ, Hᵢ, Wᵢ) for each scale.
-
-        Raises:
-            StructureError: if height or width is no multiple of the coarsest scale's stride.
-
-        """
-        check_stride(x, self.config.stride)
+    def injection(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, C, H, W) images -> (B, C₀, H₀, W₀) for the finest scale, and the masks of dropout, if there are any."""
         injection = self.inject(self.stem(x))
-        return self.equilibrium(injection, *self._masks(injection))
+        return injection, *self._masks(injection)
 
     def _masks(self, injection: Tensor) -> tuple[Tensor, ...]:
         if not self.dropout.training or self.dropout.p == 0:
@@ -211,26 +202,8 @@ class MDEQ(Classifier):
         batch = len(injection)
         return tuple(self.dropout.draw(injection.new_empty(batch, c, 1, 1)) for c in self.config.channels)
 
-    @property
-    def feature_info(self) -> list[dict[str, Any]]:
-        return [
-            {"num_chs": channels, "reduction": 2 ** (self.config.halvings + scale), "module": "equilibrium"}
-            for scale, channels in enumerate(self.config.channels)
-        ]
-
     def gather(self, maps: tuple[Tensor, ...]) -> Tensor:
         return self.head(maps)
-
-    def pool(self, features: Tensor) -> Tensor:
-        return features.mean((2, 3))
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] | None = None, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        chosen = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        if prune_head:
-            self.head = nn.Identity()
-        return chosen
 
 
 @register(task="image-classification", dataset="cifar10")

@@ -7,15 +7,15 @@ scales meet, and a norm at the end that keeps the state on spheres.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deqzoo.adjoints import Adjoint, Implicit
-from deqzoo.models.classifier import Classifier
-from deqzoo.models.mdeq_parts import check_stride, conv, conv_norm_relu
+from deqzoo.models.mdeq_parts import conv, conv_norm_relu
+from deqzoo.models.multiscale import Multiscale
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule
 from deqzoo.solvers import Anderson, FixedPointSolver
@@ -55,11 +55,6 @@ class PyramidConfig:
             raise ValueError(
                 f"Got stride={self.stride}. The finest scale has the size of the images or half of it: use 1 or 2."
             )
-
-    @property
-    def coarsest(self) -> int:
-        """Pixels of the image per pixel of the coarsest scale, along each side."""
-        return self.stride * 2 ** (len(self.widths) - 1)
 
 
 class PyramidCell(Cell):
@@ -114,7 +109,7 @@ class PyramidCell(Cell):
         return tuple(torch.zeros_like(part, dtype=self.gains[0].dtype) for part in x)
 
 
-class PyramidMDEQ(Classifier):
+class PyramidMDEQ(Multiscale):
     """Stem -> an injection for each scale -> multiscale equilibrium -> head over all scales.
 
     Args:
@@ -126,9 +121,6 @@ class PyramidMDEQ(Classifier):
 
     """
 
-    fixed_input_size = False  # multiples of the coarsest scale's stride
-    layers: ClassVar[dict[str, str]] = {"stem": r"^(?:stem|inject)", "equilibrium": r"^equilibrium", "head": r"^head"}
-
     def __init__(
         self,
         config: PyramidConfig,
@@ -138,7 +130,13 @@ class PyramidMDEQ(Classifier):
         solver: FixedPointSolver = _ANDERSON,
         adjoint: Adjoint = _IMPLICIT,
     ) -> None:
-        super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=config.num_features)
+        super().__init__(
+            config.widths,
+            finest=config.stride,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            num_features=config.num_features,
+        )
         self.config = config
         self.stem = nn.Sequential(*conv_norm_relu(conv(in_chans, config.stem, 3)))
         strides = [config.stride] + [2] * (len(config.widths) - 1)
@@ -162,30 +160,10 @@ class PyramidMDEQ(Classifier):
             x = F.relu(part)
         return tuple(parts)
 
-    def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, H, W) images -> the equilibrium, a map (B, Cᵢ, Hᵢ, Wᵢ) for each scale.
-
-        Raises:
-            StructureError: if height or width is no multiple of the coarsest scale's stride.
-
-        """
-        check_stride(x, self.config.coarsest)
-        return self.equilibrium(*self.injection(x))
-
-    @property
-    def feature_info(self) -> list[dict[str, Any]]:
-        return [
-            {"num_chs": width, "reduction": self.config.stride * 2**scale, "module": "equilibrium"}
-            for scale, width in enumerate(self.config.widths)
-        ]
-
     def gather(self, maps: tuple[Tensor, ...]) -> Tensor:
         active = [F.relu(norm(part)) for norm, part in zip(self.norms, maps, strict=True)]
         coarsest = len(active) - 1
         return self.head(torch.cat([F.avg_pool2d(a, 2 ** (coarsest - i)) for i, a in enumerate(active)], dim=1))
-
-    def pool(self, features: Tensor) -> Tensor:
-        return features.mean((2, 3))
 
 
 _TINY = PyramidConfig(widths=(48, 64), stem=16, num_features=96)

@@ -5,6 +5,7 @@ operator splittings reach it from everywhere.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from deqzoo.adjoints import Adjoint, Implicit
 from deqzoo.models.certified import Certificate, Certified, for_all_images
 from deqzoo.models.classifier import check_size
+from deqzoo.models.maps import halved_maps
+from deqzoo.models.mdeq_parts import conv, conv_norm_relu
 from deqzoo.models.mondeq_cell import MonotoneCell
 from deqzoo.models.mondeq_parts import MonotoneConv, MonotoneMatrix
 from deqzoo.models.mondeq_tiers import MonotoneTiers
@@ -31,7 +34,8 @@ class MonDEQConfig:
     Attributes:
         widths: channels of the equilibrium, one number per tier; each has half the height and width of the one before.
         image_size: height and width of its images in pixels.
-        stem: channels between the images and the injection; None for an injection that sees the images themselves.
+        stem: channels of each convolution between the images and the injection; none for an injection that sees the
+            images themselves.
         stride: pixels of the image per pixel of the finest tier, along each side: 1, 2 or, with a stem, 4.
         cells: squares, along each side, that every tier is averaged over for the head.
         dense: an equilibrium of vectors, fed by all pixels, instead of maps.
@@ -42,7 +46,7 @@ class MonDEQConfig:
 
     widths: tuple[int, ...]
     image_size: int
-    stem: int | None = None
+    stem: tuple[int, ...] = ()
     stride: int = 1
     cells: int = 1
     dense: bool = False
@@ -95,21 +99,17 @@ class MonDEQ(Certified):
         self.config = config
         norm = (nn.BatchNorm1d if config.dense else nn.BatchNorm2d) if config.norms else nn.Identity
         bias = not config.norms
-        stem = config.stem
-        self.stem = (
-            nn.Identity()
-            if stem is None
-            else nn.Sequential(
-                nn.Conv2d(in_chans, stem, 3, stride=config.stride, padding=1, bias=False),
-                nn.BatchNorm2d(stem),
-                nn.ReLU(),
-            )
-        )
+        # Where there is a stem its first convolution halves the images, and the injection does what is left.
+        reduction = min(config.stride, 2) if config.stem else 1
+        stem: list[nn.Module] = []
+        for before, after in pairwise((in_chans, *config.stem)):
+            stem += conv_norm_relu(conv(before, after, 3, stride=1 if stem else reduction))
+        self.stem = nn.Sequential(*stem)
         if config.dense:
             entries: list[nn.Module] = [nn.Linear(in_chans * config.image_size**2, widths[0], bias=bias)]
         else:
-            stride = config.stride if stem is None else max(1, config.stride // 2)
-            entries = [nn.Conv2d(stem or in_chans, width, 3, stride=stride, padding=1, bias=bias) for width in widths]
+            source, stride = (in_chans, *config.stem)[-1], config.stride // reduction
+            entries = [conv(source, width, 3, stride=stride, bias=bias) for width in widths]
         self.entries = nn.ModuleList(entries)
         self.norms_in = nn.ModuleList(norm(width) for width in widths)
         if config.dense:
@@ -166,10 +166,7 @@ class MonDEQ(Certified):
     def feature_info(self) -> list[dict[str, Any]]:
         if self.config.dense:
             return []
-        return [
-            {"num_chs": width, "reduction": self.config.stride * 2**tier, "module": f"norms_out.{tier}"}
-            for tier, width in enumerate(self.config.widths)
-        ]
+        return halved_maps(self.config.widths, "norms_out.{}", finest=self.config.stride)
 
     def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
         check_size(x, self.config.image_size)
@@ -188,8 +185,8 @@ class MonDEQ(Certified):
 
 @register(task="image-classification", dataset="mnist", recipe="mondeq-mnist")
 def mondeq_mnist(**runtime: Unpack[Runtime]) -> MonDEQ:
-    """One convolutional monotone equilibrium of 48 channels, behind a stem that halves the image twice."""
-    config = MonDEQConfig(widths=(48,), image_size=28, stem=32, stride=4, cells=3)
+    """One convolutional monotone equilibrium of 48 channels, at a quarter of the image's sides."""
+    config = MonDEQConfig(widths=(48,), image_size=28, stem=(32, 32), stride=4, cells=3)
     # A small step, for the large ‖I − W‖ that training leads to.
     return MonDEQ(config, splitting=PeacemanRachford(alpha=0.15), **{"in_chans": 1, **runtime})
 
@@ -204,4 +201,4 @@ def mondeq_mnist_dense(**runtime: Unpack[Runtime]) -> MonDEQ:
 @register(task="image-classification", dataset="cifar10", recipe="mondeq-cifar")
 def mondeq_cifar(**runtime: Unpack[Runtime]) -> MonDEQ:
     """A monotone equilibrium of three tiers, of 64, 112 and 128 channels."""
-    return MonDEQ(MonDEQConfig(widths=(64, 112, 128), image_size=32, stem=64), **runtime)
+    return MonDEQ(MonDEQConfig(widths=(64, 112, 128), image_size=32, stem=(64,)), **runtime)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deqzoo.models.classifier import Classifier
+from deqzoo.models.maps import halved_maps, maps_along
 from deqzoo.models.registry import ODERuntime, register
 from deqzoo.nn import Dynamics, ODEModule
 from deqzoo.ode import Checkpointed, DormandPrince, Integrator, ODEAdjoint
@@ -145,21 +146,13 @@ class NeuralODE(Classifier):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        return [
-            {"num_chs": width, "reduction": self.stem_stride * 2 ** (i + 1), "module": f"stages.{i}"}
-            for i, width in enumerate(self.widths)
-        ]
+        return halved_maps(self.widths, "stages.{}", finest=2 * self.stem_stride)
 
     def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps)
+        return maps_along(self.stages, self.stem(x))
 
     def pool(self, features: Tensor) -> Tensor:
-        return F.relu(self.norm(features)).mean((2, 3))
+        return super().pool(F.relu(self.norm(features)))
 
 
 @register(task="image-classification", dataset="mnist", recipe="node-mnist")

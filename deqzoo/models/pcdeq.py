@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from deqzoo.adjoints import Adjoint, Implicit
 from deqzoo.models.certified import Certificate, Certified
 from deqzoo.models.classifier import check_size
+from deqzoo.models.maps import halved_maps, maps_along
 from deqzoo.models.pcdeq_parts import PositiveConcaveCell, iteration_bounds, positive_injection
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import ImplicitModule
@@ -93,6 +94,7 @@ class PcDEQ(Certified):
         pool_size = pool_size or side
         cells = 1 if dense else (side // pool_size) ** 2
         super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=widths[-1] * cells)
+        self.widths = tuple(widths)
         self.image_size, self.pool_size, self.dense = image_size, pool_size, dense
         entries: list[nn.Module] = [
             nn.Linear(in_chans * image_size**2, widths[0]) if dense else nn.Conv2d(in_chans, widths[0], 3, padding=1)
@@ -135,20 +137,11 @@ class PcDEQ(Certified):
     def feature_info(self) -> list[dict[str, Any]]:
         if self.dense:
             return []
-        return [
-            {"num_chs": stage.norm_out.num_features, "reduction": 2**i, "module": f"stages.{i}"}
-            for i, stage in enumerate(self.stages)
-            if isinstance(stage, _Stage)
-        ]
+        return halved_maps(self.widths, "stages.{}")
 
     def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
         check_size(x, self.image_size)
-        x = x.flatten(1) if self.dense else x
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps)
+        return maps_along(self.stages, x.flatten(1) if self.dense else x)
 
     def pool(self, features: Tensor) -> Tensor:
         return features if self.dense else F.avg_pool2d(features, self.pool_size).flatten(1)

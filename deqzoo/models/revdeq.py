@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from deqzoo.adjoints import Adjoint
 from deqzoo.adjoints import Reversible as ReversibleAdjoint
 from deqzoo.models.classifier import Classifier
+from deqzoo.models.maps import halved_maps
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule
 from deqzoo.solvers import FixedPointSolver, Reversible
@@ -118,10 +119,7 @@ class RevDEQ(Classifier):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        return [
-            {"num_chs": width, "reduction": 2**stage, "module": f"equilibria.{stage}"}
-            for stage, width in enumerate(self.widths)
-        ]
+        return halved_maps(self.widths, "equilibria.{}")
 
     def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
@@ -131,9 +129,6 @@ class RevDEQ(Classifier):
             x = x + equilibrium(x)
             maps.append(x)
         return tuple(maps)
-
-    def pool(self, features: Tensor) -> Tensor:
-        return features.mean((2, 3))
 
 
 @register(task="image-classification", dataset="cifar10", recipe="revdeq-cifar")

@@ -13,7 +13,7 @@ from deqzoo.nn.parametrizations import (
     spectral_normed,
     weight_normed,
 )
-from deqzoo.nn.runtime import set_runtime
+from deqzoo.nn.runtime import runtime_kept, set_runtime
 from deqzoo.nn.solving_module import AnyAdjoint, AnySolver, SolvingModule, equilibria
 from deqzoo.nn.splitting import ForwardBackward, MonotoneOperator, PeacemanRachford, Splitting
 
@@ -37,6 +37,7 @@ __all__ = [
     "equilibria",
     "nonnegative",
     "observe_equilibria",
+    "runtime_kept",
     "set_runtime",
     "spectral_normed",
     "weight_normed",

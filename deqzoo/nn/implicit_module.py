@@ -1,6 +1,9 @@
 """A module whose output is the equilibrium of a cell."""
 
+import torch
+
 from deqzoo.adjoints import Adjoint
+from deqzoo.errors import AdjointError
 from deqzoo.fixed_point import fixed_point
 from deqzoo.nn.cell import Cell
 from deqzoo.nn.solving_module import SolvingModule
@@ -36,7 +39,13 @@ class ImplicitModule(SolvingModule[FixedPointSolver, Adjoint]):
         return self.solve(*injection, z0=z0).value
 
     def solve(self, *injection: State, z0: State | None = None) -> Solution[State]:
-        """Does what calling does and returns the whole solution: the equilibrium, its cost and how it ended."""
+        """Does what calling does and returns the whole solution: the equilibrium, its cost and how it ended.
+
+        Raises:
+            AdjointError: if the weights of the cell are spread over processes as a unit (FSDP) of their own.
+        """
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            _refuse_sharding(self.cell)
         start = self.cell.initial_state(*injection) if z0 is None else z0
         solution = fixed_point(
             self.cell,
@@ -49,3 +58,15 @@ class ImplicitModule(SolvingModule[FixedPointSolver, Adjoint]):
         )
         self._tell(solution)
         return solution
+
+
+def _refuse_sharding(cell: Cell) -> None:
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    for name, module in cell.named_modules():
+        if isinstance(module, FSDPModule | FullyShardedDataParallel):
+            raise AdjointError(
+                f"The cell's {name or 'own module'} is a unit of FSDP. It would be gathered for every evaluation of a "
+                "solver, and some adjoints would leave its gradients unsynchronised: spread the whole network as one "
+                "unit (deqzoo.tasks.Sharded), or this ImplicitModule."
+            )

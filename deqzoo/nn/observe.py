@@ -30,6 +30,11 @@ class Observed:
         self.solutions.clear()
 
     @property
+    def judged(self) -> "Observed":
+        """The solves that had a tolerance to reach, which fixed budgets have not."""
+        return Observed([(name, solution) for name, solution in self.solutions if not solution.stats.fixed_budget])
+
+    @property
     def num_steps(self) -> Tensor:
         """(B,) evaluations of each sample, summed over the solves."""
         return torch.stack([stats.num_steps for stats in self._stats]).sum(0)

@@ -1,6 +1,8 @@
 """Changing how a network solves, after it was made or loaded."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -34,6 +36,17 @@ def set_runtime(
         new.append((module, _budgeted(solver or module.solver, changes), adjoint or module.adjoint))
     for module, new_solver, new_adjoint in new:
         module.solver, module.adjoint = new_solver, new_adjoint
+
+
+@contextmanager
+def runtime_kept(net: nn.Module) -> Iterator[None]:
+    """A context after which every equilibrium or ODE in `net` solves as it did before, however the context ends."""
+    kept = [(module, module.solver, module.adjoint) for module in equilibria(net).values()]
+    try:
+        yield
+    finally:
+        for module, solver, adjoint in kept:
+            module.solver, module.adjoint = solver, adjoint
 
 
 def _budgeted(solver: AnySolver, changes: dict[str, float]) -> AnySolver:

@@ -75,7 +75,13 @@ class FixedSteps(Integrator):
         status = torch.where(resting, int(Status.CONVERGED), int(Status.MAX_STEPS))
         status = torch.where(value.detach().isfinite().all(1), status, int(Status.NONFINITE))
         residual = torch.full(status.shape, torch.nan, dtype=value.dtype, device=value.device).masked_fill(resting, 0)
-        return Stats(num_evals=num_evals, num_steps=(~resting).long() * num_evals, residual=residual, status=status)
+        return Stats(
+            num_evals=num_evals,
+            num_steps=(~resting).long() * num_evals,
+            residual=residual,
+            status=status,
+            fixed_budget=True,
+        )
 
 
 @dataclass(frozen=True)

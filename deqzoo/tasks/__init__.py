@@ -12,6 +12,7 @@ from deqzoo.tasks.random_state import RandomState
 from deqzoo.tasks.run_cost import RunCost
 from deqzoo.tasks.safe_checkpoints import SafeCheckpointIO
 from deqzoo.tasks.schedules import Schedule, WarmupCosine
+from deqzoo.tasks.sharded import Sharded
 from deqzoo.tasks.training_solver import TrainingSolver
 from deqzoo.tasks.warmup_ema import WarmupEMA
 
@@ -28,6 +29,7 @@ __all__ = [
     "RunCost",
     "SafeCheckpointIO",
     "Schedule",
+    "Sharded",
     "TrainingSolver",
     "WarmupCosine",
     "WarmupEMA",

@@ -1,20 +1,20 @@
 """Which checkpoints a run writes, and when."""
 
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from deqzoo.tasks.told_to_end import PreemptedException, Told, requeue
+
 
 class LastCheckpoint(ModelCheckpoint):
-    """Writes last.ckpt after every epoch and after the batch in which a process is told to end (SIGTERM).
+    """Writes last.ckpt after every epoch and after the batch in which a process is told to end.
 
-    `save_last` beside a monitored metric does so only after epochs that improved the metric.
+    That is by SIGTERM or, from SLURM, by the signal before the time is over; then the job is also queued again.
+    `save_last` beside a monitored metric saves only after epochs that improved the metric.
 
     Args:
         folder: to write into.
@@ -29,35 +29,32 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self._folder = folder
-        self._told = False
+        self._told = Told()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listens for SIGTERM, if there are several processes."""
+        """Listens to signals."""
         super().on_train_start(trainer, pl_module)
-        # Lightning would make them talk to each other from inside of the signal's handler, and wait for ever.
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._tell)
+        self._told.listen(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ends training in all processes together once one of them was told to."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if trainer.world_size > 1:
-            told = torch.tensor(float(self._told), device=pl_module.device)
-            if trainer.strategy.reduce(told, reduce_op="sum"):
-                raise SIGTERMException
-
-    def _tell(self, signum: int, frame: object) -> None:
-        self._told = True
+        self._told.obey(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves the batches of an epoch that SIGTERM cuts short."""
+        """Saves the batches of an epoch that a signal cuts short."""
         # In validation the network has other weights than in training.
         if not isinstance(exception, SIGTERMException) or trainer.validating:
             return
         if not trainer.fast_dev_run and self._last_global_step_saved != trainer.global_step:  # pyright: ignore
             self._save_checkpoint(trainer, str(self._folder / "last.ckpt"))
+        if isinstance(exception, PreemptedException):
+            if trainer.is_global_zero:
+                requeue()
+            # Whoever ended now would have the others killed before that is done.
+            trainer.strategy.barrier()
 
 
 class BestCheckpoint(ModelCheckpoint):

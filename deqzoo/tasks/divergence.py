@@ -13,6 +13,7 @@ from deqzoo.errors import DivergedError
 from deqzoo.nn import Observed
 from deqzoo.tasks.diagnosis import RecentSolves, diagnose, nonfinite_buffers
 from deqzoo.tasks.on_its_way import OnItsWay
+from deqzoo.tasks.sharded import Sharded
 
 if TYPE_CHECKING:
     from deqzoo.tasks.base import Task
@@ -64,7 +65,8 @@ class DivergenceGuard(Callback):
         """
         loss = step.loss.read()
         bad = not math.isfinite(loss)
-        if self.skip:
+        # A diagnosis of weights that are spread over processes needs all of these.
+        if self.skip or isinstance(task.trainer.strategy, Sharded):
             bad = _anywhere(task, bad or not _gradients_are_finite(task))
         if bad:
             self._meet(task, step, recent, loss)

@@ -5,17 +5,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from deqzoo.nn import ImplicitModule, equilibria
 from deqzoo.stability import dominant_growth, jacobian_penalty
 from deqzoo.tasks.base import Task
+from deqzoo.tasks.for_one_batch import ForOneBatch
 from deqzoo.tree import detached
 
 
-class EquilibriumPenalty(Callback, abc.ABC):
+class EquilibriumPenalty(ForOneBatch, abc.ABC):
     """Adds something about each equilibrium to the loss of some training batches.
 
     Without it, training tends to make solves longer and longer, until they do not end any more.
@@ -23,9 +24,12 @@ class EquilibriumPenalty(Callback, abc.ABC):
     Args:
         weight: γ, what the penalty is multiplied by.
         probability: of a batch to be penalised; drawn from torch's generator, which runs resume with.
+        start: share of the run's steps after which there is a penalty.
+        end: share of the run's steps after which there is none.
     """
 
-    def __init__(self, *, weight: float, probability: float) -> None:
+    def __init__(self, *, weight: float, probability: float, start: float, end: float) -> None:
+        super().__init__(start=start, end=end)
         if not weight > 0 or not 0 < probability <= 1:
             raise ValueError(
                 f"{type(self).__name__} got weight={weight} and probability={probability}. The weight is positive and "
@@ -39,37 +43,24 @@ class EquilibriumPenalty(Callback, abc.ABC):
     def penalty(self, task: Task, module: ImplicitModule, z: Any, injection: tuple[Any, ...]) -> Tensor:
         """Returns the penalty of an equilibrium z of `module`, without γ, and logs what there is to know."""
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def do(self, task: LightningModule) -> None:
         """Arranges for the penalty, in some of the batches.
 
         Raises:
             ValueError: if there is no equilibrium.
         """
-        assert isinstance(pl_module, Task)
-        modules = [module for module in equilibria(pl_module).values() if isinstance(module, ImplicitModule)]
+        assert isinstance(task, Task)
+        modules = [module for module in equilibria(task).values() if isinstance(module, ImplicitModule)]
         if not modules:
             raise ValueError(
-                f"{type(pl_module.net).__name__} has no equilibrium that could be penalised: leave "
+                f"{type(task.net).__name__} has no equilibrium that could be penalised: leave "
                 f"{type(self).__name__} away."
             )
         if torch.rand(()) < self.probability:
-            self._hooks = [m.register_forward_hook(partial(self._penalise, pl_module)) for m in modules]
+            self._hooks = [m.register_forward_hook(partial(self._penalise, task)) for m in modules]
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Leaves the network as it was."""
-        self._remove()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves the network as it was after a batch that the task skipped."""
-        self._remove()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the network as it was after a batch that was cut short."""
-        self._remove()
-
-    def _remove(self) -> None:
+    def undo(self) -> None:
+        """Takes the hooks of the batch away."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -88,10 +79,12 @@ class JacobianPenalty(EquilibriumPenalty):
     Args:
         weight: γ.
         probability: of a batch to be penalised.
+        start: share of the run's steps after which there is a penalty.
+        end: share of the run's steps after which there is none.
     """
 
-    def __init__(self, *, weight: float = 1.0, probability: float = 0.1) -> None:
-        super().__init__(weight=weight, probability=probability)
+    def __init__(self, *, weight: float = 1.0, probability: float = 0.1, start: float = 0.0, end: float = 1.0) -> None:
+        super().__init__(weight=weight, probability=probability, start=start, end=end)
 
     def penalty(self, task: Task, module: ImplicitModule, z: Any, injection: tuple[Any, ...]) -> Tensor:
         # Not the cell itself: that may be compiled, and compiled maps have no second derivative.
@@ -111,10 +104,20 @@ class GrowthPenalty(EquilibriumPenalty):
         weight: γ.
         target: τ.
         probability: of a batch to be penalised.
+        start: share of the run's steps after which there is a penalty.
+        end: share of the run's steps after which there is none.
     """
 
-    def __init__(self, *, weight: float = 1.0, target: float = 0.8, probability: float = 0.25) -> None:
-        super().__init__(weight=weight, probability=probability)
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        target: float = 0.8,
+        probability: float = 0.25,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> None:
+        super().__init__(weight=weight, probability=probability, start=start, end=end)
         if not 0 < target < 1:
             raise ValueError(f"GrowthPenalty got target={target}. Solves converge below 1: use target=0.8, say.")
         self.target = target

@@ -25,8 +25,10 @@ class RunCost(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs what was spent."""
-        pl_module.log("cost/hours", self._hours())
-        pl_module.log("cost/peak_gib", _peak_bytes(pl_module.device) / 2**30)
+        # Of several processes, the most that one took.
+        over_all: Any = {"reduce_fx": "max", "sync_dist": True}
+        pl_module.log("cost/hours", self._hours(), **over_all)
+        pl_module.log("cost/peak_gib", _peak_bytes(pl_module.device) / 2**30, **over_all)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the hours so far."""

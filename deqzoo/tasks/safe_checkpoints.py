@@ -75,18 +75,17 @@ def is_whole(path: Path) -> bool:
 def newest_whole(folder: Path) -> tuple[Path | None, list[Path]]:
     """Returns the newest whole checkpoint of a run, and those that are newer but damaged.
 
-    A run leaves last.ckpt, previous.ckpt and, from a cluster that told it to make room, hpc_ckpt_<n>.ckpt.
+    A run leaves last.ckpt and, from before, previous.ckpt.
 
     Args:
         folder: of the run.
     """
-    found = [path for path in (folder / LAST, folder / PREVIOUS, *folder.glob("hpc_ckpt_*.ckpt")) if path.is_file()]
     damaged = []
-    # By what they say of themselves would be better than by time, but a damaged one says nothing.
-    for path in sorted(found, key=lambda path: (path.name != PREVIOUS, path.stat().st_mtime_ns), reverse=True):
-        if is_whole(path):
-            return path, damaged
-        damaged.append(path)
+    for path in (folder / LAST, folder / PREVIOUS):
+        if path.is_file():
+            if is_whole(path):
+                return path, damaged
+            damaged.append(path)
     return None, damaged
 
 

@@ -15,9 +15,8 @@ def forward_figures(seen: Observed) -> dict[str, Tensor]:
     if not seen.solutions:
         return {}
     figures = {"evals_mean": seen.num_steps.float().mean(), "residual_max": seen.residual.amax()}
-    judged = Observed([(name, solution) for name, solution in seen.solutions if not solution.stats.fixed_budget])
-    if judged.solutions:
-        figures["converged"] = judged.converged.float().mean()
+    if seen.judged.solutions:
+        figures["converged"] = seen.judged.converged.float().mean()
     return figures
 
 

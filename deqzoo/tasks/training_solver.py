@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
 from deqzoo.adjoints import Adjoint
 from deqzoo.nn import SolvingModule, equilibria, set_runtime
 from deqzoo.ode import Integrator, ODEAdjoint
 from deqzoo.solvers import FixedPointSolver
+from deqzoo.tasks.for_one_batch import ForOneBatch
 
 
-class TrainingSolver(Callback):
+class TrainingSolver(ForOneBatch):
     """Solves every equilibrium or ODE differently while training batches run.
 
     Gradients bear looser tolerances than predictions do. Outside of training batches, in validation and test too, the
@@ -32,46 +33,22 @@ class TrainingSolver(Callback):
         start: float = 0.0,
         end: float = 1.0,
     ) -> None:
-        if not 0 <= start < end <= 1:
-            raise ValueError(
-                f"TrainingSolver got start={start} and end={end}. They are shares of a run, 0 <= start < end <= 1: "
-                "leave them away for all of it."
-            )
+        super().__init__(start=start, end=end)
         self.solver = solver
         self.adjoint = adjoint
-        self.start = start
-        self.end = end
         self._own: list[tuple[SolvingModule, Any, Any]] = []
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def do(self, task: LightningModule) -> None:
         """Assigns what training solves with.
 
         Raises:
             ValueError: if there is no equilibrium.
         """
-        steps = trainer.estimated_stepping_batches
-        if (self.start > 0 and trainer.global_step < self.start * steps) or (
-            self.end < 1 and trainer.global_step >= self.end * steps
-        ):
-            return
-        self._own = [(module, module.solver, module.adjoint) for module in equilibria(pl_module).values()]
-        set_runtime(pl_module, solver=self.solver, adjoint=self.adjoint)
+        self._own = [(module, module.solver, module.adjoint) for module in equilibria(task).values()]
+        set_runtime(task, solver=self.solver, adjoint=self.adjoint)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def undo(self) -> None:
         """Gives the network its own back."""
-        self._restore()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives the network its own back after a batch that the task skipped."""
-        self._restore()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives the network its own back after a batch that was cut short."""
-        self._restore()
-
-    def _restore(self) -> None:
         for module, solver, adjoint in self._own:
             module.solver, module.adjoint = solver, adjoint
         self._own = []

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deqzoo.solution import Status
-from deqzoo.zoo.rounding import at_least, at_least_significant, at_most, at_most_significant, cost
+from deqzoo.zoo.rounding import at_least, at_least_significant, at_most, at_most_significant, cost, counted
+from deqzoo.zoo.solve_figures import Units, converged_share, machine_rows, solve_rows
 from deqzoo.zoo.text_figures import TEXT_HEADLINES, text_rows
 
 HEADLINES = (
@@ -28,6 +28,7 @@ HEADLINES = (
     *TEXT_HEADLINES,
 )
 """Figures of an evaluation that belong to the weights and not to the machine."""
+IMAGES = Units(sample="image", solved="image", judged="image", several=True)
 
 
 def headlines(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns (what, how much) for the figures of an evaluation that are there."""
     if "perplexity" in figures:
         return text_rows(figures)
-    rows = [
+    return [
         (
             "accuracy",
             f"{at_least(figures['accuracy'])} % (95 % interval {at_least(figures['accuracy_low'])} to "
@@ -47,38 +48,9 @@ def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("loss", cost(figures["loss"])),
         ("calibration error", cost(figures["calibration_error"])),
+        *solve_rows(figures, IMAGES),
+        *machine_rows(figures, IMAGES),
     ]
-    if figures["evals_mean"] is not None:
-        rows += [
-            (
-                "evaluations",
-                f"{at_most(figures['evals_mean'])} per image in the mean, p95 {figures['evals_p95']:g}, "
-                f"at most {figures['evals_max']}",
-            ),
-            (
-                "converged",
-                f"{at_least(100 * figures['converged'])} % of images at rtol {figures['rtol']:g}, within "
-                f"{figures['max_steps']} steps of {figures['solver']} each",
-            ),
-            ("worst residual", cost(figures["residual_max"], significant=True)),
-        ]
-    for status in (Status.MAX_STEPS, Status.STALLED, Status.NONFINITE):
-        count = figures.get(f"num_{status.name.lower()}", 0)
-        if count:
-            rows.append(("not converged", f"{count:,} of {figures['num_images']:,} images {status.describe()}"))
-    if "images_per_second" in figures:
-        count = figures["num_threads"]
-        plural = "" if count == 1 else "s"
-        threads = f", {count} thread{plural}" if figures["device"] == "cpu" else ""
-        rows.append(
-            (
-                "speed",
-                f"{int(figures['images_per_second']):,} images/s ({figures['device']}{threads}, "
-                f"{figures['dtype']}, batches of {figures['batch_size']})",
-            )
-        )
-    rows.append(("parameters", f"{figures['num_parameters']:,}"))
-    return rows
 
 
 def cost_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -94,8 +66,7 @@ def cost_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         )
     if speed is not None:
-        count = speed["num_threads"]
-        threads = f", {count} thread{'' if count == 1 else 's'}" if speed["kind"] == "cpu" else ""
+        threads = f", {counted(speed['num_threads'], 'thread')}" if speed["kind"] == "cpu" else ""
         rows.append(
             (
                 "speed",
@@ -128,7 +99,7 @@ def curve_rows(curve: list[Mapping[str, Any]]) -> list[tuple[str, ...]]:
                 str(point["max_steps"]),
                 at_most(point["evals_mean"]),
                 f"{at_least(point['accuracy'])} %",
-                f"{at_least(100 * point['converged'])} %",
+                converged_share(point["converged"]),
                 cost(point["residual_max"], significant=True),
             )
             for point in curve

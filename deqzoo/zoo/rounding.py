@@ -32,6 +32,11 @@ def cost(value: float | None, digits: int = 4, *, significant: bool = False) -> 
     return at_most_significant(value) if significant else at_most(value, digits)
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a number of things, such as "1 thread" or "2 threads"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _rounded(value: float, digits: int, rounding: str) -> str:
     # Twelve digits first: 100 · 9954 / 10000 is a hair away from what it stands for.
     exact = Decimal(repr(round(value, 12)))

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from deqzoo.errors import WeightsError
+from deqzoo.zoo.tables import write_csv
 
 RUN_CONFIG = "config.yaml"
 METRICS = "metrics.csv"
@@ -56,10 +57,7 @@ def write_rows(rows: Iterable[dict[str, float]], path: Path) -> None:
     """Writes a log as CSV, the columns in the order of their names after epoch and step."""
     rows = list(rows)
     names = sorted({name for row in rows for name in row} - {"epoch", "step"})
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["epoch", "step", *names], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
+    write_csv(({k: f"{v:.6g}" for k, v in row.items()} for row in rows), path, columns=["epoch", "step", *names])
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ def test_comparisons_are_written_the_same_each_time(tmp_path: Path):
     assert float(read[0]["accuracy"]) == rows[0].accuracy
     assert read[-1]["converged"] == ""
     assert comparison_table(rows)[-1][4:6] == ("none", "none")
+    assert comparison_table([replace(rows[0], evals_mean=4.0, converged=None)])[1][4:6] == ("4", "fixed budget")
 
 
 def explicit() -> Row:

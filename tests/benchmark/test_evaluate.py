@@ -19,6 +19,7 @@ from deqzoo.benchmark.tally import Tally, percentile, wilson_interval
 from deqzoo.data import EmbeddedSample, normalise, open_data, to_float
 from deqzoo.errors import DataError, StructureError
 from deqzoo.nn import Observed
+from deqzoo.ode import Euler
 from deqzoo.solution import Solution, Stats, Status
 from deqzoo.tasks import ImageClassifier
 from deqzoo.tree import State
@@ -85,6 +86,16 @@ def test_samples_that_run_out_of_steps_are_counted_and_nobody_is_warned(sample: 
     assert (found.converged, found.num_max_steps, found.max_steps) == (0.0, 300, 2)
     assert found.residual_max is not None
     assert found.residual_max > 1e-4
+
+
+def test_a_fixed_budget_has_no_share_that_converged(sample: EmbeddedSample):
+    net = create_model("pcdeq-mnist-linear", max_steps=3, rtol=0.0)
+    found = evaluate(ImageClassifier(net), sample)
+    assert (found.converged, found.num_max_steps, found.num_stalled, found.rtol) == (None, 300, 0, 0.0)
+    assert (found.evals_mean, found.evals_max) == (3.0, 3)
+    ode = create_model("node-mnist", solver=Euler(2))
+    found = evaluate(ImageClassifier(ode), sample)
+    assert (found.converged, found.num_max_steps, found.evals_mean) == (None, 300, 2.0)
 
 
 def test_the_model_is_left_in_eval_mode_and_its_policy_alone(sample: EmbeddedSample):

@@ -116,6 +116,9 @@ def test_positions_are_judged_by_themselves(data: TextData):
     assert found.num_max_steps == 0
     assert found.converged is not None
     assert found.converged > 0.5
+    model.net.equilibrium.solver = Picard(rtol=0, max_steps=2)  # pyright: ignore
+    found = evaluate_text(model, data, split="all")
+    assert (found.converged, found.evals_max, found.num_max_steps) == (None, 2, found.num_windows)
 
 
 def test_the_loss_settles_with_the_budget(data: TextData):

@@ -11,7 +11,7 @@ import torch
 from deqzoo.benchmark.board import measure_board
 from deqzoo.benchmark.board_files import board, write_board
 from deqzoo.benchmark.board_speed import Effort
-from deqzoo.benchmark.pages import README, SECTIONS, SOLVER_PAGE, render_readme, render_solver_page, write_pages
+from deqzoo.benchmark.pages import MODEL_PAGE, PAGES, README, SOLVER_PAGE, render, write_pages
 from deqzoo.benchmark.pairs import Pair
 from deqzoo.benchmark.pairs_table import write_pairs
 from deqzoo.benchmark.robustness import try_corruptions, write_trials
@@ -21,9 +21,12 @@ from deqzoo.errors import DataError
 from deqzoo.models import INPUT_SPECS
 
 ROOT = Path(__file__).parents[2]
-BLANK = (
-    "# A zoo\n\n" + "\n\n".join(f"<!-- generated: {name} -->\n<!-- end: {name} -->" for name in SECTIONS) + "\n\nEnd.\n"
-)
+BLANKS = {
+    page: "# A zoo\n\n"
+    + "\n\n".join(f"<!-- generated: {name} -->\n<!-- end: {name} -->" for name in parts)
+    + "\n\nEnd.\n"
+    for page, parts in PAGES.items()
+}
 HEADER = {"data": "mnist", "device": "a machine", "num_threads": 1, "precision": "float32", "torch_version": "2"}
 PAIR = Pair(
     model="a-model",
@@ -40,33 +43,31 @@ PAIR = Pair(
 )
 
 
-def test_the_readme_of_the_repository_is_written_from_the_results():
-    text = (ROOT / README).read_text("utf-8")
-    assert render_readme(text, ROOT) == text, "write it again: python -m deqzoo.benchmark.pages"
+every_page = pytest.mark.parametrize("page", PAGES)
 
 
-def test_the_solver_page_of_the_repository_is_written_from_the_results():
-    page, file = render_solver_page(ROOT), ROOT / SOLVER_PAGE
-    assert (file.read_text("utf-8") if file.is_file() else None) == page, "write it again"
+@every_page
+def test_the_pages_of_the_repository_are_written_from_the_results(page: str):
+    text = (ROOT / page).read_text("utf-8")
+    assert render(page, text, ROOT) == text, "write it again: python -m deqzoo.benchmark.pages"
 
 
-def test_no_measured_number_is_written_by_hand():
-    text = (ROOT / README).read_text("utf-8")
-    for name in SECTIONS:
+@every_page
+def test_no_measured_number_is_written_by_hand(page: str):
+    text = (ROOT / page).read_text("utf-8")
+    for name in PAGES[page]:
         text = re.sub(rf"<!-- generated: {name} -->.*?<!-- end: {name} -->", "", text, flags=re.DOTALL)
     assert not re.findall(r"\d+(?:\.\d+)? ?(?:%|ms\b|MFLOPs|images/s|MiB)|\d{1,3}(?:,\d{3})+", text)
-
-
-def test_every_figure_of_the_readme_exists():
-    for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / README).read_text("utf-8")):
-        assert (ROOT / link).exists(), link
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout with a few results."""
-    (tmp_path / README).write_text(BLANK)
-    (tmp_path / "model_cards").mkdir()
+    for page, text in BLANKS.items():
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).write_text(text)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "deq-mnist.yaml").touch()
     sample = EmbeddedSample("mnist")
     subjects = [open_subject(name, INPUT_SPECS["mnist"]) for name in ("pcdeq-mnist-linear", "resnet8-mnist")]
     effort = Effort(batch_sizes=(2,), repeats=1, latencies=1, warmups=0, num_flops=1, train=False)
@@ -83,7 +84,7 @@ def test_one_command_writes_everything(checkout: Path):
     before = [file.read_bytes() for file in drawn]
     for file in drawn:
         file.unlink()
-    assert write_pages(checkout) == [checkout / README, checkout / SOLVER_PAGE]
+    assert write_pages(checkout) == [checkout / page for page in PAGES]
     assert [file.read_bytes() for file in drawn] == before
     text = (checkout / README).read_text()
     assert text.startswith("# A zoo\n") and text.endswith("\nEnd.\n")
@@ -94,6 +95,13 @@ def test_one_command_writes_everything(checkout: Path):
     assert "| pcdeq-mnist-linear | contrast |" in text
     assert "| a-model | Picard, Unrolled | 3.22 |" in text
     assert "| a-model | Picard | Unrolled | 100 % | 12 |" in (checkout / SOLVER_PAGE).read_text()
+    (which,) = (line for line in (checkout / MODEL_PAGE).read_text().splitlines() if "| mnist |" in line)
+    assert (
+        "[pcdeq-mnist](pcdeq-mnist.md), 99.58 %" in which
+        and "[pcdeq-mnist-linear](pcdeq-mnist-linear.md), 10." in which
+    )
+    # Recipes that are there, of models without weights.
+    assert which.endswith("| [deq-mnist](../recipes/deq-mnist.yaml) |")
     card = "model_cards/pcdeq-mnist-linear.md"
     assert "98.74 %" in (checkout / card).read_text()
     # Once more changes nothing.
@@ -110,27 +118,30 @@ def test_a_changed_result_changes_the_readme(checkout: Path):
         found = json.loads(kept)
         found[key][0]["accuracy"] -= 1
         path.write_text(json.dumps(found))
-        assert render_readme(text, checkout) != text
+        assert render(README, text, checkout) != text
         path.write_text(kept)
     write_pairs([PAIR], checkout / "benchmarks" / "pairs.json")
-    told = render_readme(text, checkout)
+    told = [render(page, BLANKS[page], checkout) for page in (README, SOLVER_PAGE)]
     write_pairs([dataclasses.replace(PAIR, total_ms=9.0)], checkout / "benchmarks" / "pairs.json")
-    assert render_readme(text, checkout) != told
+    again = [render(page, BLANKS[page], checkout) for page in (README, SOLVER_PAGE)]
+    assert all(new != old for new, old in zip(again, told, strict=True))
 
 
 def test_without_results_tables_are_empty(tmp_path: Path):
-    text = render_readme(BLANK, tmp_path)
-    assert "<!-- generated: networks -->\n<!-- end: networks -->" in text
-    assert render_solver_page(tmp_path) is None
+    assert "<!-- generated: networks -->\n<!-- end: networks -->" in render(README, BLANKS[README], tmp_path)
+    assert render(SOLVER_PAGE, BLANKS[SOLVER_PAGE], tmp_path) == BLANKS[SOLVER_PAGE]
 
 
 def test_places_and_files_that_are_missing_are_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"generated: networks --> … .* not once"):
-        render_readme(BLANK.replace("<!-- end: networks -->", ""), tmp_path)
+        render(README, BLANKS[README].replace("<!-- end: networks -->", ""), tmp_path)
+    (tmp_path / "model_cards").mkdir()
+    with pytest.raises(DataError, match=r"There is no .*README\.md.*run this in its root"):
+        write_pages(tmp_path)
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "corruptions.json").write_text("{}")
     with pytest.raises(DataError, match="no header or no trials"):
-        render_readme(BLANK, tmp_path)
+        render(README, BLANKS[README], tmp_path)
     (tmp_path / "benchmarks" / "corruptions.json").write_text("{")
     with pytest.raises(DataError, match="could not be read"):
-        render_readme(BLANK, tmp_path)
+        render(README, BLANKS[README], tmp_path)

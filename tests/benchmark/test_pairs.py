@@ -11,8 +11,9 @@ import torch
 from deqzoo.adjoints import Reversible, Unrolled
 from deqzoo.benchmark.pairs import Pair, compare, pairs
 from deqzoo.benchmark.pairs_inputs import open_net, small_batch
-from deqzoo.benchmark.pairs_table import pairs_markdown, recommendations, write_pairs
-from deqzoo.errors import StructureError
+from deqzoo.benchmark.pairs_table import against_peers, pairs_markdown, recommendations, write_pairs
+from deqzoo.benchmark.peer_solvers import PEER, TorchDEQ, peer_pairs
+from deqzoo.errors import SolverError, StructureError
 from deqzoo.solvers import Picard
 from deqzoo.solvers import Reversible as ReversibleSolver
 
@@ -63,6 +64,51 @@ def test_tables_say_which_pair_to_take(rows: list[Pair], tmp_path: Path):
     kept = json.loads((tmp_path / "new" / "pairs.json").read_text())
     assert kept["pairs"] == plain
     assert kept["header"]["rtol"] == 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("method", ["fixed_point_iter", "anderson", "broyden"])
+def test_solvers_of_torchdeq_solve_the_same_equations(method: Any):
+    pytest.importorskip("torchdeq")
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4)
+    calls = []
+
+    def f(z: torch.Tensor) -> torch.Tensor:
+        calls.append(z)
+        return 0.6 * torch.sin(z) + x
+
+    found = TorchDEQ(method=method, rtol=1e-4, max_steps=60).solve(f, torch.zeros_like(x))
+    torch.testing.assert_close(found.value, f(found.value), rtol=1e-3, atol=1e-4)
+    assert found.stats.converged.all() and found.stats.num_evals == len(calls) - 1
+    # The evaluation at which the last sample came within the tolerance is the last of all.
+    assert int(found.stats.num_steps.max()) == found.stats.num_evals
+    few = TorchDEQ(method=method, rtol=1e-12, max_steps=3).solve(f, torch.zeros_like(x)).stats
+    assert not few.converged.any() and (few.num_steps == few.num_evals).all()
+
+
+def test_ratios_are_against_the_best_peer_that_can_be_trusted(rows: list[Pair]):
+    plain: list[dict[str, Any]] = [asdict(row) for row in rows]
+    assert against_peers(plain) == [] and PEER not in pairs_markdown(plain)
+    own = min((row for row in plain if row["gradient_error"] <= 1e-2), key=lambda row: row["total_ms"])
+    peer = own | {"solver": f"{PEER} anderson", "evals": 2 * own["evals"], "total_ms": 4 * own["total_ms"]}
+    worse = peer | {"total_ms": own["total_ms"] / 9, "gradient_error": 0.5}
+    (told,) = against_peers([*plain, worse, peer])
+    assert f"{NAME}: {own['solver']}, {own['adjoint']} is 4 times as fast as {PEER} anderson" in told
+    assert "with 0.5 times its evaluations" in told
+    (line,) = (
+        line
+        for line in pairs_markdown([*plain, worse, peer]).splitlines()
+        if line.startswith(f"| {NAME} | {own['solver']} | {own['adjoint']} |")
+    )
+    assert line.endswith("| 0.5 | 0.25 | 1 |")
+    assert PEER not in recommendations([*plain, peer])
+    assert "no pair of torchdeq converged" in against_peers([*plain, worse])[0]
+
+
+def test_without_torchdeq_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SolverError, match=r"torchdeq is not installed.*same run: pip install -e '\.\[bench\]'"):
+        list(peer_pairs(1e-3, 10))
 
 
 def test_what_has_no_fixed_point_is_refused():

@@ -131,3 +131,9 @@ def test_explicit_networks_do_not_think(trials: list[Trial], tmp_path: Path):
     without = [asdict(trial) | {"evals_mean": None} for trial in trials]
     assert not draw_thinking(without, tmp_path / "x.svg")
     assert "evaluations" not in trials_markdown(without)
+
+
+@pytest.mark.parametrize(("converged", "told"), [(0.5, ", 50 % converged |"), (None, " evaluations |")])
+def test_fixed_budgets_do_not_converge(trials: list[Trial], converged: float | None, told: str):
+    (line,) = trials_markdown([asdict(trials[0]) | {"converged": converged}]).splitlines()[2:]
+    assert told in line

@@ -79,6 +79,7 @@ def test_files_and_words(tmp_path: Path):
     assert files[1].read_text().lstrip().startswith("<?xml")
     table = sweep_table(points)
     assert table[1][:3] == ("2", "0.001", "98.76 %")
+    assert sweep_table([point | {"converged": None}])[1][5] == "fixed budget"
     assert len({len(row) for row in table}) == 1
 
 

@@ -4,24 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from deqzoo.cli import main
-
 NAME = "pcdeq-mnist-linear"
-
-
-@pytest.fixture
-def deqzoo(capsys: pytest.CaptureFixture[str]):
-    """Runs a command line; returns its exit code, stdout and stderr."""
-
-    def run(*argv: str) -> tuple[Any, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([*argv])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 def test_benchmark_compares_with_timm(deqzoo: Any, tmp_path: Path):

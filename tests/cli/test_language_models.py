@@ -10,7 +10,6 @@ import torch
 import yaml
 
 from deqzoo import create_model, load
-from deqzoo.cli import main
 from deqzoo.cli.training import main as train
 from deqzoo.models.vocabulary import CharVocabulary
 from deqzoo.zoo import save
@@ -37,19 +36,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 def file(tmp_path: Path) -> str:
     (tmp_path / "my.txt").write_text(TEXT)
     return str(tmp_path / "my.txt")
-
-
-@pytest.fixture
-def deqzoo(capsys: pytest.CaptureFixture[str]):
-    """Runs a command line; returns its exit code, stdout and stderr."""
-
-    def run(*argv: str) -> tuple[Any, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([*argv])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 def test_generate_goes_on_with_the_prompt(deqzoo: Any, weights: str):

@@ -8,25 +8,11 @@ import pytest
 
 from deqzoo import load
 from deqzoo.benchmark.publish import check_release
-from deqzoo.cli import main
 from deqzoo.errors import PublishError
 from deqzoo.zoo.manifest import embedded_folder
 from deqzoo.zoo.release import copy_kept, read_results
 
 NAME = "pcdeq-mnist-linear"
-
-
-@pytest.fixture
-def deqzoo(capsys: pytest.CaptureFixture[str]):
-    """Runs a command line; returns its exit code, stdout and stderr."""
-
-    def run(*argv: str) -> tuple[Any, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([*argv])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

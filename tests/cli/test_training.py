@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import shlex
 import struct
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.fabric.loggers.csv_logs import _ExperimentWriter
 
 import deqzoo
 import deqzoo.data
 from deqzoo.benchmark.evaluate import evaluate
 from deqzoo.cli.training import main
-from deqzoo.errors import DataError, UnknownModelError, WeightsError
+from deqzoo.errors import CheckpointError, DataError, UnknownModelError, WeightsError
 from deqzoo.models import entry
 
 RECIPES_FOLDER = Path(__file__).parents[2] / "recipes"
@@ -236,11 +238,43 @@ def test_a_recipe_can_be_tried_out_without_its_data(option, tmp_path, monkeypatc
     assert data["init_args"]["augment"]
 
 
+@pytest.mark.filterwarnings("ignore::deqzoo.errors.UnconvergedWarning")
+@pytest.mark.parametrize(
+    ("name", "amount", "arguments"),
+    [
+        ("pcdeq-mnist-linear", "num_images", ["--data.num_images", "6"]),
+        ("deq-lm-shakespeare-tiny", "num_tokens", ["--data.init_args.num_tokens=600"]),
+    ],
+    ids=["images", "tokens"],
+)
+def test_the_amount_of_noise_can_be_chosen(name, amount, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = RECIPES_FOLDER / f"{name}.yaml"
+    arguments = [*arguments, "--synthetic=true", "--data.batch_size=2"]
+    main(["fit", "-c", str(path), *QUIET, *arguments, "--trainer.max_steps=1", "--trainer.log_every_n_steps=1"])
+    data = yaml.safe_load(Path(f"runs/{name}/config.yaml").read_text())["data"]
+    assert data["init_args"][amount] == (6 if amount == "num_images" else 600)
+
+
+def test_an_amount_without_noise_is_refused(recipe, workplace, capsys):
+    with pytest.raises(SystemExit):
+        run("fit", recipe, "--data.num_images=6", "--synthetic=false")
+    assert "num_images" in capsys.readouterr().err
+
+
 def test_a_recipe_whose_data_is_not_known_says_so(recipe, workplace):
     text = recipe.read_text().replace("deqzoo.create_model, init_args: {name: pcdeq-mnist-linear}", "torch.nn.Flatten")
     recipe.write_text(text)
     with pytest.raises(DataError, match=r"--synthetic needs to know what the data looks like, and found None.*`like`"):
         run("fit", recipe, "--synthetic=true")
+
+
+def test_a_disk_without_room_for_the_log_is_told(recipe, workplace, monkeypatch):
+    monkeypatch.setattr(_ExperimentWriter, "save", lambda writer: Path("/dev/full").write_text("metrics"))
+    with pytest.raises(
+        CheckpointError, match=r"No room is left .*No space left on device.*resume with --ckpt_path last"
+    ):
+        run("fit", recipe, "--trainer.max_epochs=1")
 
 
 def test_a_damaged_checkpoint_is_named(recipe, workplace):
@@ -290,6 +324,27 @@ def test_every_other_recipe_for_images_runs_on_noise(recipe, tmp_path, monkeypat
     (loss,) = metrics(Path("runs") / recipe.stem / "version_0")["train/loss"]
     assert 0 < float(loss) < 100
     assert deqzoo.load(f"runs/{recipe.stem}").net.num_classes in (10, 1000)
+
+
+@pytest.mark.parametrize("name", ["mdeq-imagenet-small", "mdeq-imagenet-large", "mdeq-imagenet-xl"])
+def test_the_streams_that_a_recipe_speaks_of_are_options(name, capsys):
+    pytest.importorskip("webdataset")
+    pytest.importorskip("datasets")
+    path = RECIPES_FOLDER / f"{name}.yaml"
+    comment = [line.removeprefix("#") for line in path.read_text().splitlines() if line.startswith("#   ")]
+    said = "".join(line for line in comment if line.startswith("   --data") or line.startswith("     --data"))
+    streams = [shlex.split("--data " + stream) for stream in said.split("--data deqzoo") if "Stream" in stream]
+    assert len(streams) == 2
+    for reader, stream in zip(("wds", "hfids/timm/imagenet-1k-wds"), streams, strict=True):
+        stream[1] = "deqzoo" + stream[1]
+        with pytest.raises(SystemExit) as ended:
+            main(["fit", "-c", str(path), *stream, "--print_config"])
+        assert ended.value.code == 0
+        data = yaml.safe_load(capsys.readouterr().out)["data"]
+        assert data["class_path"].endswith("TimmStream") and data["init_args"]["reader"] == reader
+        assert data["init_args"]["train"].endswith("|1281167") and data["init_args"]["val"].endswith("|50000")
+        # What fits both is kept.
+        assert data["init_args"]["like"] == "imagenet-1k" and data["init_args"]["crop"] and data["init_args"]["augment"]
 
 
 def test_recipes_are_named_like_their_models():

@@ -26,19 +26,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.fixture
-def deqzoo(capsys: pytest.CaptureFixture[str]):
-    """Runs a command line; returns its exit code, stdout and stderr."""
-
-    def run(*argv: str) -> tuple[Any, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([*argv])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
-
-
 def test_list_and_info(deqzoo: Any):
     assert deqzoo("list", "PCDEQ_mnist-lin*") == (0, NAME + "\n", "")
     code, out, _ = deqzoo("info", "pcdeq_mnist_linear")

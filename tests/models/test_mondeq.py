@@ -22,7 +22,8 @@ MARGIN, NORM = "margin, the least eigenvalue of I − (W + Wᵀ) / 2", "‖I −
 every_kind = pytest.mark.parametrize("kind", SHAPES)
 CONFIGS = {
     "dense": MonDEQConfig(widths=(6,), image_size=8, dense=True),
-    "single": MonDEQConfig(widths=(4,), image_size=8, stem=3, stride=2, cells=2),
+    "single": MonDEQConfig(widths=(4,), image_size=8, stem=(3,), stride=2, cells=2),
+    "quartered": MonDEQConfig(widths=(4,), image_size=8, stem=(3, 3), stride=4),
     "tiers": MonDEQConfig(widths=(3, 4), image_size=8, cells=2),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -257,6 +258,13 @@ def test_our_networks_are_no_larger_than_they_may_be(name, most):
     with torch.no_grad(), observe_equilibria(net) as seen:
         assert net(x).shape == (2, 10)
     assert seen.converged.all()
+
+
+@every_config
+def test_maps_are_as_large_as_they_say(config):
+    net = MonDEQ(config, num_classes=3).eval()
+    sides = [maps.shape[2:] for maps in net.forward_maps(torch.randn(1, 3, 8, 8)) if maps.ndim == 4]
+    assert sides == [(8 // info["reduction"],) * 2 for info in net.feature_info]
 
 
 @every_config

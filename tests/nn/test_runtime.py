@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from deqzoo.adjoints import Implicit, OneStep
-from deqzoo.nn import ImplicitModule, set_runtime
+from deqzoo.nn import ImplicitModule, runtime_kept, set_runtime
 from deqzoo.solvers import Anderson, Broyden, NewtonKrylov, Picard
 
 from .cells import TanhCell, inputs, linear
@@ -79,6 +79,20 @@ def test_impossible_budgets_are_refused_and_leave_the_network_as_it_was(net, wro
     with pytest.raises(ValueError, match="got"):
         set_runtime(net, **wrong)
     assert [m.solver for m in net] == before
+
+
+def test_what_is_changed_within_a_context_is_given_back(net):
+    before = [(m.solver, m.adjoint) for m in net]
+
+    def breaks() -> None:
+        with runtime_kept(net):
+            set_runtime(net, solver=Picard(), adjoint=OneStep())
+            assert [(m.solver, m.adjoint) for m in net] == [(Picard(), OneStep())] * len(before)
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        breaks()
+    assert [(m.solver, m.adjoint) for m in net] == before
 
 
 def test_unknown_settings_are_type_errors(net):

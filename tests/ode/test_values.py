@@ -213,6 +213,7 @@ def test_reached_ends_are_reported_as_such():
     assert fixed.stats.residual.isnan().all()
     assert fixed.stats.num_evals == 12
     assert fixed.stats.num_steps.tolist() == [12, 12]
+    assert fixed.stats.fixed_budget and "2 of 2 samples spent their budget" in str(fixed.stats)
     assert RK4(3).fixed_budget and RK4(3).rtol == 0 and RK4(3).max_steps == 3
 
 

@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import warnings
-from multiprocessing.context import ForkServerContext
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
@@ -41,7 +44,7 @@ def run(arguments: list[str], folder: Path, doom: str = "", at: int = 0) -> tupl
     return process.exitcode, (folder / "output.txt").read_text()
 
 
-def _run(arguments: list[str], folder: Path, doom: str, at: int) -> None:
+def _run(arguments: list[str], folder: Path, doom: str, at: int, told: str = "output.txt") -> None:
     import torch
 
     from deqzoo.cli.training import main
@@ -50,7 +53,7 @@ def _run(arguments: list[str], folder: Path, doom: str, at: int) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", FutureWarning)
     os.chdir(folder)
-    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
     _arrange(doom, at)
@@ -93,10 +96,48 @@ def _arrange(doom: str, at: int) -> None:
         Task.on_after_backward = die
 
 
-def run_as_rank(rank: int, world_size: int, port: int, arguments: list[str], folder: Path, doom: str, at: int) -> None:
-    """Runs one process of a job of several, of which `doom` befalls the last."""
-    as_torchrun(rank, world_size, port)
-    _run(arguments, folder, doom if rank == world_size - 1 else "", at)
+def free_port() -> int:
+    """Returns a port by which processes can meet."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(target: Callable[..., None], *args: Any) -> ForkServerProcess:
+    """Starts a process that calls `target`."""
+    process = context().Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def run_ranks(arguments: list[str], folder: Path, doom: str = "", at: int = 0, launcher: str = "") -> list[int | None]:
+    """Returns the exit codes of a run of two processes, see `run_as_rank`."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    processes = [start(run_as_rank, rank, 2, port, arguments, folder, doom, at, launcher) for rank in range(2)]
+    for process in processes:
+        process.join(200)
+    return [process.exitcode for process in processes]
+
+
+def run_as_rank(
+    rank: int, world_size: int, port: int, arguments: list[str], folder: Path, doom: str, at: int, launcher: str = ""
+) -> None:
+    """Runs one process of a job of several, of which `doom` befalls the last.
+
+    Args:
+        rank: of this process.
+        world_size: number of them.
+        port: by which they meet.
+        arguments: after "fit".
+        folder: of the run. It gets output<rank>.txt; what is in its bin/ is found before other commands.
+        doom: see `run`.
+        at: see `run`.
+        launcher: "slurm" for one process on each of several nodes, else all on one and started by torchrun.
+    """
+    (as_slurm if launcher == "slurm" else as_torchrun)(rank, world_size, port)
+    os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    _run(arguments, folder, doom if rank == world_size - 1 else "", at, f"output{rank}.txt")
 
 
 def as_torchrun(rank: int, world_size: int, port: int) -> None:
@@ -110,4 +151,20 @@ def as_torchrun(rank: int, world_size: int, port: int) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "none",
+    }
+
+
+def as_slurm(rank: int, world_size: int, port: int) -> None:
+    """Sets what srun tells its processes, of which each has a node of its own."""
+    os.environ |= {
+        "SLURM_JOB_ID": "4242",
+        "SLURM_JOB_NAME": "deqzoo",
+        "SLURM_NNODES": str(world_size),
+        "SLURM_NTASKS": str(world_size),
+        "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_NODELIST": ",".join(["localhost"] * world_size),
+        "SLURM_NODEID": str(rank),
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": "0",
+        "MASTER_PORT": str(port),
     }

@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from deqzoo import adjoints, solvers
+from deqzoo.errors import AdjointError
 from deqzoo.models.deq_transformer import DEQTransformer
 from deqzoo.models.deq_transformer_parts import DEQTransformerConfig
 from deqzoo.models.mdeq import MDEQ, MDEQConfig
 from deqzoo.models.pcdeq import PcDEQ
+from deqzoo.nn import ImplicitModule, equilibria
 
 from .doomed import context
 
@@ -102,11 +104,32 @@ def together(world_size: int, folder: Path) -> dict[str, dict[str, Tensor]]:
     return torch.load(folder / "found.pt", weights_only=True)
 
 
-def _sharded(net: nn.Module, rows: Tensor, mesh: DeviceMesh) -> dict[str, Tensor]:
-    """Returns the gradients of a network whose weights are spread over the processes (FSDP)."""
+def _sharded(net: nn.Module, rows: Tensor, mesh: DeviceMesh, *, each: bool) -> dict[str, Tensor]:
+    """Returns the gradients of a network whose weights are spread over the processes (FSDP).
+
+    Args:
+        net: the network.
+        rows: numbers of samples.
+        mesh: of the processes.
+        each: every equilibrium a unit of its own.
+    """
+    for equilibrium in equilibria(net).values() if each else ():
+        fully_shard(equilibrium, mesh=mesh)
     fully_shard(net, mesh=mesh)
     loss_of(net, rows).backward()
     return {f"sharded {name}": parameter.grad.full_tensor() for name, parameter in net.named_parameters()}
+
+
+def _refused(net: nn.Module, mesh: DeviceMesh) -> str:
+    """Returns what is said of a network the cells of which are units of FSDP."""
+    for equilibrium in equilibria(net).values():
+        assert isinstance(equilibrium, ImplicitModule)
+        fully_shard(equilibrium.cell, mesh=mesh)
+    try:
+        loss_of(net, torch.arange(2))
+    except AdjointError as error:
+        return str(error)
+    return "nothing"
 
 
 def _rank(rank: int, world_size: int, folder: Path) -> None:
@@ -122,8 +145,11 @@ def _rank(rank: int, world_size: int, folder: Path) -> None:
         for net, adjoint in CASES:
             found[f"{net}-{adjoint}"] = {
                 **dict(train(DistributedDataParallel(make_net(net, adjoint)), rows)),
-                **_sharded(make_net(net, adjoint), rows, mesh),
+                # Units of their own in one of the cases of each network, which differ in their adjoints.
+                **_sharded(make_net(net, adjoint), rows, mesh, each=(net, adjoint) in CASES[::4]),
             }
+        told = _refused(make_net("mdeq", "reversible"), mesh)
+        assert "The cell's own module is a unit of FSDP" in told and "deqzoo.tasks.Sharded" in told, told
         if rank == 0:
             torch.save(found, folder / "found.pt")
     finally:

@@ -1,8 +1,6 @@
-"""Several processes find what one finds, and none is left waiting for one that died."""
+"""Several processes find what one finds."""
 
 import functools
-import socket
-import time
 import warnings
 from pathlib import Path
 
@@ -10,13 +8,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from deqzoo.data import NoiseImages
-from deqzoo.tasks import ImageClassifier, RandomState, WarmupCosine, WarmupEMA
+from deqzoo.tasks import DivergenceGuard, ImageClassifier, RandomState, WarmupCosine, WarmupEMA
 
-from .doomed import LANGUAGE, SMALL, as_torchrun, context, run_as_rank
+from .doomed import as_torchrun, free_port, start
 from .ranks import CASES, alone, together
-from .tiny import TinyNet, make_trainer
+from .tiny import TinyNet, make_batches, make_trainer
 
 TOLERANCE = 1e-12
 
@@ -47,12 +46,6 @@ def test_losses_gradients_and_weights_are_those_of_one_process(case, found):
             assert float((sharded - value).abs().max()) <= TOLERANCE * scale, f"sharded {name}"
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 class Tally(Callback):
     """Notes the labels that were evaluated on."""
 
@@ -63,8 +56,16 @@ class Tally(Callback):
         self.labels += batch[1].tolist()
 
 
-def fit(rank: int, world_size: int, port: int, folder: Path) -> None:
-    """Trains on 40 images, 8 per optimizer step, and evaluates on 23, which no number of processes divides."""
+def fit(rank: int, world_size: int, port: int, folder: Path, strategy: str) -> None:
+    """Trains on 40 images, 8 per optimizer step, and evaluates on 23, which no number of processes divides.
+
+    Args:
+        rank: of this process.
+        world_size: number of processes.
+        port: by which they meet.
+        folder: for what is found.
+        strategy: of several processes; "sharded" takes no average of the weights, nor does one process then.
+    """
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if world_size > 1:
@@ -72,70 +73,82 @@ def fit(rank: int, world_size: int, port: int, folder: Path) -> None:
     seed_everything(0, verbose=False)
     net = TinyNet()
     net.norm = nn.Identity()  # whose statistics every process has for itself
-    task = ImageClassifier(net.double(), schedule=WarmupCosine(), optimizer=lambda g: torch.optim.SGD(g, 0.3))
+    # Lightning spreads no weights in float64.
+    precision, dtype = ("32-true", torch.float32) if strategy == "sharded" else ("64-true", torch.float64)
+    task = ImageClassifier(net.to(dtype), schedule=WarmupCosine(), optimizer=lambda g: torch.optim.SGD(g, 0.3))
     data = NoiseImages("mnist", size=4, num_images=63, batch_size=4 // world_size, eval_batch_size=5, val_size=23)
-    net.pretrained_cfg["input_size"], net.num_classes, net.fc = (1, 4, 4), 10, nn.Linear(8, 10).double()
+    net.pretrained_cfg["input_size"], net.num_classes, net.fc = (1, 4, 4), 10, nn.Linear(8, 10, dtype=dtype)
     tally = Tally()
+    average = [] if strategy == "sharded" else [WarmupEMA(decay=0.5)]
     trainer = make_trainer(
         max_epochs=2,
-        precision="64-true",
+        precision=precision,
         devices=world_size,
-        strategy="ddp" if world_size > 1 else "auto",
+        strategy="auto" if world_size == 1 else strategy,
         accumulate_grad_batches=2,
         gradient_clip_val=0.5,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[WarmupEMA(decay=0.5), RandomState(), tally],
+        callbacks=[*average, DivergenceGuard(skip=1), RandomState(), tally],
     )
     trainer.fit(task, data)
+    weights = task.state_dict()
+    assert world_size == 1 or (strategy == "sharded") == isinstance(weights["net.fc.weight"], DTensor)
     figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    content = {"weights": task.state_dict(), "figures": figures, "labels": tally.labels}
+    weights = {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in weights.items()}
+    content = {"weights": weights, "figures": figures, "labels": tally.labels}
     torch.save(content, folder / f"{world_size}-{rank}.pt")
 
 
-def start(target, *args):
-    process = context().Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def test_training_and_evaluation_agree_with_one_process(tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_training_and_evaluation_agree_with_one_process(strategy, tmp_path):
     port = free_port()
-    processes = [start(fit, rank, world, port, tmp_path) for world in (1, 2) for rank in range(world)]
+    processes = [start(fit, rank, world, port, tmp_path, strategy) for world in (1, 2) for rank in range(world)]
     for process in processes:
-        process.join(120)
+        process.join(200)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     one, *two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
     # Every image once and in all epochs: no process has what another one has, and nothing is padded.
     assert len(one["labels"]) == 2 * 23
     assert sorted(two[0]["labels"] + two[1]["labels"]) == sorted(one["labels"])
+    exact = 1e-5 if strategy == "sharded" else 1e-12
     for each in two:
         for name, value in one["weights"].items():
-            torch.testing.assert_close(each["weights"][name], value, rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(each["weights"][name], value, rtol=exact, atol=exact / 100)
         for name in ("val/top1", "val/top5", "val/loss", "val/ece", "val/evals_mean", "val/residual_max"):
-            assert each["figures"][name] == pytest.approx(one["figures"][name], rel=1e-6), name
+            assert each["figures"][name] == pytest.approx(one["figures"][name], rel=max(100 * exact, 1e-6)), name
 
 
-def test_a_process_that_dies_ends_the_job(tmp_path):
-    arguments = [*LANGUAGE, *SMALL, "--trainer.max_epochs=50", "--trainer.devices=2", "--trainer.strategy=ddp"]
+def fit_with_nan(rank: int, world_size: int, port: int, folder: Path) -> None:
+    """Trains on four batches, of which the third has a NaN in the last process."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    as_torchrun(rank, world_size, port)
+    torch.manual_seed(0)
+    net = TinyNet()
+    net.norm = nn.Identity()  # whose statistics would keep the NaN
+    batches = make_batches(4, 8, seed=rank)
+    if rank == world_size - 1:
+        batches[2][0][5, 0, 1, 1] = torch.nan
+    before = {}
+
+    class Note(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            before[trainer.fit_loop.batch_idx] = all(p.grad is None for p in pl_module.parameters())
+
+    task, guard = ImageClassifier(net), DivergenceGuard(skip=1)
+    options = {"strategy": "ddp", "devices": world_size, "use_distributed_sampler": False, "limit_val_batches": 0}
+    make_trainer(max_epochs=1, callbacks=[guard, Note()], **options).fit(task, batches)
+    torch.save({"weights": task.state_dict(), "left_out": [i for i, out in before.items() if out]}, folder / f"{rank}")
+
+
+def test_a_batch_that_one_process_cannot_use_is_left_out_by_all(tmp_path):
     port = free_port()
-    processes = [start(run_as_rank, rank, 2, port, arguments, tmp_path, "SIGKILL", 6) for rank in range(2)]
-    processes[1].join(120)
-    assert processes[1].exitcode == -9
-    died = time.monotonic()
-    processes[0].join(60)
-    assert processes[0].exitcode not in (None, 0), "the other process waits for the one that died"
-    assert time.monotonic() - died < 30
-    # What there was is there.
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
-
-
-def test_processes_that_are_told_to_end_save_together(tmp_path):
-    arguments = [*LANGUAGE, *SMALL, "--trainer.max_epochs=50", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    port = free_port()
-    # One hears of it, in the sixth batch of four per epoch; all have to end.
-    processes = [start(run_as_rank, rank, 2, port, arguments, tmp_path, "SIGTERM", 5) for rank in range(2)]
+    processes = [start(fit_with_nan, rank, 2, port, tmp_path) for rank in range(2)]
     for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [143, 143]
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 6
+        process.join(200)
+    assert [process.exitcode for process in processes] == [0, 0]
+    one, other = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2))
+    assert one["left_out"] == other["left_out"] == [2]
+    for name, value in one["weights"].items():
+        assert value.isfinite().all() and torch.equal(value, other["weights"][name]), name

@@ -111,8 +111,29 @@ def test_solves_that_keep_failing_stop_the_run(net):
     assert "JacobianPenalty" in message
 
 
-def test_a_failing_batch_now_and_then_does_not(net):
-    train(ImageClassifier(net), make_batches(6), max_epochs=1, callbacks=[DivergenceGuard(residual=0.5, patience=0)])
+class Recording(DivergenceGuard):
+    """Also writes down, of every batch, whether its solves failed."""
+
+    def __init__(self, *, residual: float, patience: int) -> None:
+        super().__init__(residual=residual, patience=patience)
+        self.threshold = residual
+        self.failed: list[bool] = []
+
+    def judge(self, task, step, recent) -> None:
+        self.failed.append(float(step.seen.residual.median()) > self.threshold)
+        super().judge(task, step, recent)
+
+
+def test_failing_batches_between_good_ones_do_not(net):
+    with torch.no_grad():
+        net.equilibrium.cell.linear.weight.mul_(12)
+    batches = make_batches(6)
+    for images, _ in batches.batches[1::2]:
+        images.mul_(1e4)  # where tanh is flat, so that one evaluation is all it takes
+    guard = Recording(residual=1e-2, patience=1)
+    trainer = train(ImageClassifier(net), batches, max_epochs=1, callbacks=[guard])
+    assert guard.failed == [True, False] * 3
+    assert trainer.global_step == 6
 
 
 @pytest.mark.parametrize("options", [{"skip": -1}, {"patience": -1}, {"residual": 0.0}], ids=str)

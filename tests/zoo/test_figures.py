@@ -4,6 +4,7 @@ import pytest
 
 from deqzoo.zoo.figures import certificate_rows, evaluation_rows
 from deqzoo.zoo.rounding import at_least, at_most, at_most_significant
+from deqzoo.zoo.solve_figures import converged_share
 
 from .conftest import RESULTS
 
@@ -46,6 +47,15 @@ def test_failures_are_listed_and_missing_numbers_said():
     rows = dict(evaluation_rows({**RESULTS, "loss": None, "num_nonfinite": 3, "residual_max": None}))
     assert rows["not converged"].startswith("3 of 10,000 images met NaN or inf")
     assert rows["loss"] == rows["worst residual"] == "not a number"
+
+
+def test_a_fixed_budget_is_neither_a_merit_nor_a_failure():
+    fixed = {"converged": None, "num_max_steps": 10_000, "num_nonfinite": 3, "rtol": 0.0, "max_steps": 4}
+    rows = dict(evaluation_rows({**RESULTS, **fixed, "solver": "Reversible"}))
+    assert "converged" not in rows
+    assert rows["fixed budget"] == "4 steps of Reversible each"
+    assert rows["not converged"].startswith("3 of 10,000 images met NaN or inf")
+    assert converged_share(None) == "fixed budget" and converged_share(0.99999) == "99.99 %"
 
 
 def test_models_without_equilibria_have_no_rows_of_them():

@@ -27,6 +27,7 @@ SMALL = [
 PYRAMIDS = {
     "mdeq_cifar_tiny_original": ([24, 24], [1, 2]),
     "mdeq_cifar_original": ([32, 64, 128, 256], [1, 2, 4, 8]),
+    "mdeq_cifar_tiny": ([48, 64], [2, 4]),
     "pcdeq_mnist": ([16, 28, 64], [1, 2, 4]),
     "resnet20_cifar": ([16, 32, 64], [1, 2, 4]),
 }
@@ -69,6 +70,10 @@ def test_every_model_speaks_timm(name: str):
     with torch.no_grad():
         logits = net(x)
         assert logits.shape == (2, 3)
+        for info, maps in zip(net.feature_info, net.forward_maps(x), strict=bool(net.feature_info)):
+            assert maps.shape[1] == info["num_chs"]
+            # Published pcDEQs lose a row and a column to convolutions without padding.
+            assert abs(maps.shape[2] - x.shape[2] / info["reduction"]) <= 1
         features = net.forward_features(x)
         assert torch.equal(net.forward_head(features), logits)
         pooled = net.forward_head(features, pre_logits=True)
