@@ -27,7 +27,9 @@ def spectral_radii(model: nn.Module, inputs: Tensor) -> dict[str, Any] | None:
         assert isinstance(module, ImplicitModule)
         given.append((module, args))
 
-    handles = [module.register_forward_pre_hook(remember) for module in equilibria(model).values()]
+    # Solutions of differential equations are no equilibria.
+    modules = {name: module for name, module in equilibria(model).items() if isinstance(module, ImplicitModule)}
+    handles = [module.register_forward_pre_hook(remember) for module in modules.values()]
     try:
         with warnings.catch_warnings(), observe_equilibria(model) as seen:
             warnings.simplefilter("ignore", UnconvergedWarning)
@@ -37,9 +39,10 @@ def spectral_radii(model: nn.Module, inputs: Tensor) -> dict[str, Any] | None:
             handle.remove()
     if not given:
         return None
+    solutions = [solution for name, solution in seen.solutions if name in modules]
     found = [
         spectral_radius(module.cell, solution.value, *injection)
-        for (module, injection), (_, solution) in zip(given, seen.solutions, strict=True)
+        for (module, injection), solution in zip(given, solutions, strict=True)
     ]
     return {
         "num_images": len(inputs),

@@ -17,7 +17,7 @@ from deqzoo.solvers import Anderson, Picard
 
 CONFIGS = {
     "dense": MonDEQConfig(widths=(6,), image_size=8, dense=True, norms=False, margin=0.4),
-    "single": MonDEQConfig(widths=(4,), image_size=8, stem=3, stride=2, cells=2),
+    "single": MonDEQConfig(widths=(4,), image_size=8, stem=(3,), stride=2, cells=2),
     "tiers": MonDEQConfig(widths=(3, 4), image_size=8, cells=2, margin=0.7),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
