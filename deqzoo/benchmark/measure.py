@@ -19,7 +19,7 @@ from deqzoo.version import __version__
 from deqzoo.zoo.run_log import RunLog
 
 SAMPLE_FIGURES = ("num_images", "accuracy", "loss", "converged", "evals_mean")
-_CURVE_FIGURES = ("max_steps", "accuracy", "loss", "converged", "evals_mean", "residual_max")
+_CURVE_FIGURES = ("max_steps", "rtol", "accuracy", "loss", "converged", "evals_mean", "residual_max")
 _NUM_FLOPS, _NUM_RADII, _NUM_TIMED = 100, 32, 50
 
 

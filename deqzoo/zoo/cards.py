@@ -16,6 +16,7 @@ from deqzoo.zoo.figures import (
     cost_rows,
     curve_rows,
     evaluation_rows,
+    over_tolerances,
 )
 from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE, RESULTS_FILE, read_results, release_log
 from deqzoo.zoo.rounding import cost
@@ -128,10 +129,13 @@ def _budgets(curve: list[Mapping[str, Any]], plot: str | None) -> str | None:
     if not curve:
         return None
     drawn = f"\n\n![Errors over the evaluations that are spent]({plot})" if plot else ""
-    return (
-        "## Accuracy and compute\n\nThe same weights with smaller budgets: each equilibrium stops after so many steps, "
-        "whether it is found or not.\n\n" + table(curve_rows(curve)) + drawn
+    told = (
+        "The same weights at other tolerances of the integrator."
+        if over_tolerances(curve)
+        else "The same weights with smaller budgets: each equilibrium stops after so many steps, whether it is found "
+        "or not."
     )
+    return f"## Accuracy and compute\n\n{told}\n\n{table(curve_rows(curve))}{drawn}"
 
 
 def _text_budgets(budgets: list[Mapping[str, Any]]) -> str | None:

@@ -90,12 +90,26 @@ def radius_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def over_tolerances(curve: list[Mapping[str, Any]]) -> bool:
+    """Whether budgets differ in tolerance, as those of solvers do that choose their steps by an error."""
+    return len({point.get("rtol") for point in curve}) > 1
+
+
 def curve_rows(curve: list[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Returns a table, header first, of figures for each budget of the solver."""
+    swept = over_tolerances(curve)
     return [
-        ("steps at most", "evaluations per image", "accuracy", "converged", "worst residual"),
+        (
+            *(["tolerance"] if swept else []),
+            "steps at most",
+            "evaluations per image",
+            "accuracy",
+            "converged",
+            "worst residual",
+        ),
         *(
             (
+                *([f"{point['rtol']:g}"] if swept else []),
                 str(point["max_steps"]),
                 at_most(point["evals_mean"]),
                 f"{at_least(point['accuracy'])} %",
