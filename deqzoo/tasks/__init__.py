@@ -1,5 +1,6 @@
 """What networks are trained for: Lightning modules, and the parts of a run that go with them."""
 
+from deqzoo.tasks.coarse_images import CoarseImages
 from deqzoo.tasks.divergence import DivergenceGuard
 from deqzoo.tasks.fast_path import FastPath
 from deqzoo.tasks.global_batch import GlobalBatch
@@ -17,6 +18,7 @@ from deqzoo.tasks.training_solver import TrainingSolver
 from deqzoo.tasks.warmup_ema import WarmupEMA
 
 __all__ = [
+    "CoarseImages",
     "DivergenceGuard",
     "FastPath",
     "GlobalBatch",

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from deqzoo import ode
 from deqzoo.errors import DivergedError
-from deqzoo.nn import observe_equilibria
+from deqzoo.nn import Dynamics, ODEModule, observe_equilibria
 from deqzoo.tasks import DivergenceGuard, ImageClassifier
 from deqzoo.tasks.diagnosis import RecentSolves, diagnose
 
@@ -134,6 +135,20 @@ def test_failing_batches_between_good_ones_do_not(net):
     trainer = train(ImageClassifier(net), batches, max_epochs=1, callbacks=[guard])
     assert guard.failed == [True, False] * 3
     assert trainer.global_step == 6
+
+
+class Decay(Dynamics):
+    """h' = −h."""
+
+    def forward(self, h, t):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return -h
+
+
+def test_odes_of_fixed_steps_have_no_residual_and_do_not_fail(net):
+    net.equilibrium = ODEModule(Decay(), solver=ode.Euler(num_steps=3), adjoint=ode.Unrolled())
+    guard = DivergenceGuard(residual=1e-2, patience=0)
+    trainer = train(ImageClassifier(net), make_batches(3), max_epochs=1, callbacks=[guard])
+    assert trainer.global_step == 3
 
 
 @pytest.mark.parametrize("options", [{"skip": -1}, {"patience": -1}, {"residual": 0.0}], ids=str)

@@ -9,6 +9,7 @@ from torch import nn
 
 from deqzoo.adjoints import Implicit, OneStep
 from deqzoo.nn import ImplicitModule
+from deqzoo.ode import Euler
 from deqzoo.solvers import Anderson, Picard
 from deqzoo.tasks import ImageClassifier, TrainingSolver
 
@@ -115,20 +116,55 @@ def test_a_network_without_equilibria_is_named():
         train(task, make_batches(1), max_steps=1, callbacks=[TrainingSolver(solver=LOOSE)])
 
 
+class Budgets(Callback):
+    """Notes the budget of every batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.seen.append(pl_module.net.equilibrium.solver.max_steps)
+
+
 def test_budgets_may_grow_over_a_run():
-    class Budgets(Callback):
-        def __init__(self) -> None:
-            self.seen: list[int] = []
-
-        def on_before_backward(self, trainer, pl_module, loss):
-            self.seen.append(pl_module.net.equilibrium.solver.max_steps)
-
     net, budgets = TinyNet(), Budgets()
     early, late = Picard(rtol=0, max_steps=3), Picard(rtol=0, max_steps=7)
     callbacks = [TrainingSolver(solver=early, end=0.5), TrainingSolver(solver=late, start=0.5), budgets]
     train(ImageClassifier(net), make_batches(4), max_epochs=2, callbacks=callbacks)
     assert budgets.seen == [3] * 4 + [7] * 4
     assert net.equilibrium.solver == TinyNet().equilibrium.solver
+
+
+def test_random_budgets_belong_to_steps(tmp_path):
+    def budgets(seed: int, **trainer) -> list[int]:
+        torch.manual_seed(seed)
+        seen = Budgets()
+        solver = TrainingSolver(solver=Picard(rtol=0, max_steps=3), budgets=(2, 5))
+        train(ImageClassifier(TinyNet()), make_batches(30), max_epochs=2, callbacks=[solver, seen], **trainer)
+        return seen.seen
+
+    drawn = budgets(0)
+    assert len(drawn) == 60
+    assert set(drawn) == {2, 3, 4, 5}
+    assert drawn[:30] != drawn[30:]
+    assert budgets(1) == drawn, "another rank, or a resumed run, has the same"
+    twice = budgets(0, accumulate_grad_batches=2)
+    assert twice == [budget for budget in drawn[:30] for _ in range(2)], "one for each step of the optimiser"
+
+
+@pytest.mark.parametrize(
+    ("solver", "budgets", "message"),
+    [
+        (None, (2, 5), "Only solvers of fixed points have budgets"),
+        (Euler(num_steps=3), (2, 5), "Only solvers of fixed points have budgets"),
+        (LOOSE, (5, 2), "1 <= fewest <= most"),
+        (LOOSE, (0, 2), "1 <= fewest <= most"),
+    ],
+    ids=repr,
+)
+def test_refuses_budgets_that_are_none(solver, budgets, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSolver(solver=solver, budgets=budgets)
 
 
 @pytest.mark.parametrize("span", [{"start": 0.5, "end": 0.5}, {"start": -0.1}, {"end": 1.1}])
