@@ -7,6 +7,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.distributed.fsdp import fully_shard
 
 from deqzoo.errors import StructureError
+from deqzoo.tasks.warmup_ema import WarmupEMA
 
 
 class Sharded(ModelParallelStrategy):
@@ -20,7 +21,7 @@ class Sharded(ModelParallelStrategy):
     for every recipe so far "ddp" is the right choice.
 
     Raises:
-        StructureError: in training with an average of the weights, such as `WarmupEMA`, which would need all of them.
+        StructureError: for an average of the weights that would need all of them, as any but `WarmupEMA` does.
     """
 
     def __init__(self) -> None:
@@ -34,15 +35,18 @@ class Sharded(ModelParallelStrategy):
     def setup(self, trainer: Trainer) -> None:
         """Spreads the network of the task, then makes its optimizer."""
         assert self.accelerator is not None and self.lightning_module is not None
-        averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # pyright: ignore
-        if averages and trainer.state.fn == TrainerFn.FITTING:
-            raise StructureError(
-                f"{type(averages[0]).__name__} averages whole weights, and Sharded leaves a part of them on each "
-                "device. Train with --trainer.strategy ddp, or without the average."
-            )
         self.accelerator.setup(trainer)
         # Lightning would want the task to do it, whatever the strategy is.
-        fully_shard(self.lightning_module.net, mesh=self.device_mesh["data_parallel"])  # pyright: ignore
+        mesh = self.device_mesh["data_parallel"]
+        fully_shard(self.lightning_module.net, mesh=mesh)  # pyright: ignore
+        for callback in trainer.callbacks:  # pyright: ignore
+            if isinstance(callback, WarmupEMA):
+                callback.spread(mesh)
+            elif isinstance(callback, WeightAveraging) and trainer.state.fn == TrainerFn.FITTING:
+                raise StructureError(
+                    f"{type(callback).__name__} averages whole weights, and Sharded leaves a part of them on each "
+                    "device. Average with deqzoo.tasks.WarmupEMA, or train with --trainer.strategy ddp."
+                )
         self.model = self.precision_plugin.convert_module(self.lightning_module)
         self.model_to_device()
         self.barrier()

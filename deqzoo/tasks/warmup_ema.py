@@ -8,6 +8,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
 
 class WarmupEMA(WeightAveraging):
@@ -33,10 +37,45 @@ class WarmupEMA(WeightAveraging):
         super().__init__(use_buffers=True, multi_avg_fn=partial(_update, decay))
         self.decay = decay
 
+    def spread(self, mesh: DeviceMesh) -> None:
+        """Spreads the average over devices as the network itself is."""
+        if self._average_model is not None:
+            fully_shard(self._average_model.module.net, mesh=mesh)  # pyright: ignore
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the average to the device of the weights. How often it was updated stays with the host, which asks."""
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
+        self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gives the weights back. Without a backward pass, what was spread is still whole."""
+        for module in pl_module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the average, whole."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint["state_dict"] = {
+            name: value.full_tensor().cpu() if isinstance(value, DTensor) else value
+            for name, value in checkpoint["state_dict"].items()
+        }
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restores average and weights to train on; evaluation takes the average as any other weights."""
-        if self._average_model is not None:
+        if self._average_model is None:
+            return
+        if "state_dict" in checkpoint:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+            return
+        # Weights that are spread were loaded already, and dropped from the checkpoint: the module holds the average.
+        self._average_model.module.load_state_dict(pl_module.state_dict())
+        if "current_model_state" in checkpoint:
+            self._average_model.load_state_dict(checkpoint["averaging_state"], strict=False)
+            whole = StateDictOptions(full_state_dict=True)
+            set_model_state_dict(pl_module, checkpoint["current_model_state"], options=whole)
 
 
 @torch.no_grad()
@@ -45,6 +84,11 @@ def _update(decay: float, averages: Sequence[Tensor], weights: Sequence[Tensor],
     keep = ((1 + num_averaged) / (10 + num_averaged)).clamp(max=decay)
     for average, weight in zip(averages, weights, strict=True):
         if average.is_floating_point():
-            average.lerp_(weight, (1 - keep).to(average.dtype))
+            _local(average).lerp_(_local(weight), (1 - keep).to(average.dtype))
         else:
             average.copy_(weight)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Returns the part of a tensor that is here."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

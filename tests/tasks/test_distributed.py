@@ -64,7 +64,7 @@ def fit(rank: int, world_size: int, port: int, folder: Path, strategy: str) -> N
         world_size: number of processes.
         port: by which they meet.
         folder: for what is found.
-        strategy: of several processes; "sharded" takes no average of the weights, nor does one process then.
+        strategy: of several processes.
     """
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -79,7 +79,6 @@ def fit(rank: int, world_size: int, port: int, folder: Path, strategy: str) -> N
     data = NoiseImages("mnist", size=4, num_images=63, batch_size=4 // world_size, eval_batch_size=5, val_size=23)
     net.pretrained_cfg["input_size"], net.num_classes, net.fc = (1, 4, 4), 10, nn.Linear(8, 10, dtype=dtype)
     tally = Tally()
-    average = [] if strategy == "sharded" else [WarmupEMA(decay=0.5)]
     trainer = make_trainer(
         max_epochs=2,
         precision=precision,
@@ -89,7 +88,7 @@ def fit(rank: int, world_size: int, port: int, folder: Path, strategy: str) -> N
         gradient_clip_val=0.5,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[*average, DivergenceGuard(skip=1), RandomState(), tally],
+        callbacks=[WarmupEMA(decay=0.5), DivergenceGuard(skip=1), RandomState(), tally],
     )
     trainer.fit(task, data)
     weights = task.state_dict()

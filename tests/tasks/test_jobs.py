@@ -69,13 +69,18 @@ def test_the_template_for_slurm_hands_everything_on(tmp_path):
     assert done.stdout.split() == wanted.split()
 
 
+def test_an_average_of_whole_weights_is_refused_where_they_are_spread(tmp_path):
+    arguments = [*VISION, *SMALL, "--trainer.devices=2", "--trainer.strategy=sharded"]
+    arguments += ["--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EMAWeightAveraging}]"]
+    assert run_ranks(arguments, tmp_path) == [1, 1]
+    told = (tmp_path / "output0.txt").read_text()
+    assert "EMAWeightAveraging averages whole weights" in told and "--trainer.strategy ddp" in told
+
+
 def test_spread_weights_are_saved_whole_and_resumed(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     arguments = [*VISION, *SMALL, "--trainer.devices=2", "--trainer.strategy=sharded"]
-    assert run_ranks(arguments, tmp_path / "refused") == [1, 1]
-    told = (tmp_path / "refused" / "output0.txt").read_text()
-    assert "WarmupEMA averages whole weights" in told and "--trainer.strategy ddp" in told
-    arguments += ["--trainer.callbacks=[]", "--trainer.max_epochs=3", "--ckpt_path=last"]
+    arguments += ["--trainer.max_epochs=3", "--ckpt_path=last"]
     assert run_ranks(arguments, whole) == [0, 0]
     # In the second epoch, of which SIGTERM leaves time to save a part.
     assert run_ranks(arguments, parts, "SIGTERM", 5) == [143, 143]
