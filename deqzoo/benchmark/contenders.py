@@ -53,6 +53,10 @@ def ours(rtol: float, budget: int) -> Iterator[Contender]:
         yield contender(solver, GMRES())
     # Stiff equations and linear ones are worth longer histories.
     yield contender(Anderson(max_steps=budget, memory=10), Anderson(memory=15))
+    # Where the map is cheap, combining in each step is not.
+    periodic = Anderson(max_steps=budget, period=2)
+    yield contender(periodic, periodic)
+    yield contender(periodic, GMRES())
     yield contender(NewtonKrylov(), GMRES())
 
 

@@ -32,6 +32,7 @@ LINEAR = [solvers.GMRES()]
 """Solvers of affine maps alone."""
 
 SOLVERS = [c() for c in concrete(solvers, FixedPointSolver) if c not in {type(s) for s in LINEAR}]
+SOLVERS.append(solvers.Anderson(period=3))
 ADJOINTS = [c() for c in concrete(adjoints, Adjoint)]
 
 

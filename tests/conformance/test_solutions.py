@@ -273,3 +273,16 @@ def test_more_memory_than_unknowns_costs_anderson_next_to_nothing():
         for m in (3, 15)
     ]
     assert runs[1].stats.num_evals <= runs[0].stats.num_evals + 3
+
+
+def test_between_combinations_the_steps_of_anderson_are_plain():
+    w, x = linear(batch=1, size=8, factor=0.9).args[1].float(), torch.randn(3, 8)
+
+    def solve(solver):
+        return fixed_point(lambda z: z @ w + x, torch.zeros(3, 8), solver=solver, unconverged="ignore")
+
+    few = {"rtol": 0, "max_steps": 5}
+    assert torch.equal(solve(Anderson(period=9, **few)).value, solve(Picard(**few)).value)
+    solvers = [Anderson(rtol=1e-5), Anderson(rtol=1e-5, period=3), Picard(rtol=1e-5, max_steps=300)]
+    each, third, never = (solve(solver).stats.num_evals for solver in solvers)
+    assert each <= third < never / 2
