@@ -21,7 +21,7 @@ import deqzoo.data
 import deqzoo.tasks  # noqa: F401
 from deqzoo.cli import synthetic
 from deqzoo.errors import CheckpointError, DataError, DeqzooError, WeightsError
-from deqzoo.tasks import RandomState, RunCost
+from deqzoo.tasks import GlobalBatch, RandomState, RunCost
 from deqzoo.tasks.base import Task
 from deqzoo.tasks.checkpoint_files import BestCheckpoint, LastCheckpoint
 from deqzoo.tasks.safe_checkpoints import LAST, SafeCheckpointIO, is_whole, newest_whole
@@ -38,6 +38,9 @@ def main(argv: list[str], *, callbacks: Sequence[Callback] = ()) -> "TrainingCLI
     that would repeat it, and for each command version_<n>/metrics.csv. `--ckpt_path last` resumes, or evaluates, the
     newest checkpoint that is whole, and names those that are not. Without it, `fit` refuses a folder that holds a run.
     `--synthetic true`, or `--data.synthetic true`, tries out any recipe without its data.
+
+    The batch size of a recipe is that of all processes together, each of which takes an equal share, so that steps and
+    learning rate stay what they are; recipes with a `GlobalBatch` of their own have their own rule.
 
     Args:
         argv: the command.
@@ -172,8 +175,11 @@ class TrainingCLI(LightningCLI):
         return Path("runs") / (Path(str(recipes[0])).stem if recipes else "unnamed")
 
     def before_fit(self) -> None:
-        """Refuses to write over an earlier run."""
+        """Refuses to write over an earlier run, and lets processes share the batches of the recipe."""
         self._choose_checkpoint(may_start_anew=True)
+        callbacks, size = self.trainer.callbacks, getattr(self.datamodule, "batch_size", None)  # pyright: ignore
+        if size is not None and not any(isinstance(callback, GlobalBatch) for callback in callbacks):
+            callbacks.append(GlobalBatch(size * self.trainer.accumulate_grad_batches))
         last = self.run_folder / LAST
         if self._saves and self._get(self.config_init, "ckpt_path") is None and last.is_file():
             raise WeightsError(

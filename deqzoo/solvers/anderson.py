@@ -41,8 +41,9 @@ class Anderson(IterativeSolver[History]):
     """Anderson acceleration: z ← Σ αᵢ (f(zᵢ) − (1 − β) gᵢ), the affine combination of the last m evaluations whose
     residual ‖Σ αᵢ gᵢ‖, Σ αᵢ = 1, is least (Walker & Ni 2011, "Anderson acceleration for fixed-point iterations").
 
-    With a period p, every p-th step is such a one and those between are plain: as good on most maps, and cheaper by what
-    combinations cost (Pratapa, Suryanarayana & Pask 2016, "Anderson acceleration of the Jacobi iterative method").
+    With a period p, every p-th step is such a one and those between are plain, which saves their combinations and small
+    systems and often takes hardly more evaluations (Pratapa, Suryanarayana & Pask 2016, "Anderson acceleration of the
+    Jacobi iterative method").
 
     Only the new row of the Gram matrix is computed. Its ridge is relative to each sample's residuals, so that
     neither the speed nor the result depends on the units of z.
@@ -68,7 +69,6 @@ class Anderson(IterativeSolver[History]):
             raise ValueError(f"Anderson got damping={self.damping}. It must lie in (0, 1]: 1 is the usual choice.")
         if self.ridge <= 0:
             raise ValueError(f"Anderson got ridge={self.ridge}. It must be positive to survive singular systems.")
-
         if self.period < 1:
             raise ValueError(f"Anderson got period={self.period}. It is a number of steps: 1 combines in all of them.")
 

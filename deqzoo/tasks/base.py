@@ -4,6 +4,7 @@ import abc
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -70,6 +71,20 @@ class Task(LightningModule, abc.ABC):
         """Leaves the eval mode that `deqzoo.load` gives. In training mode, parts that are in eval stay so."""
         if not self.training:
             self.train()
+
+    def on_validation_epoch_start(self) -> None:
+        """Makes all processes evaluate the same network, the one that is saved."""
+        self._take_statistics_of_first_process()
+
+    def on_test_epoch_start(self) -> None:
+        """Makes all processes evaluate the same network."""
+        self._take_statistics_of_first_process()
+
+    def _take_statistics_of_first_process(self) -> None:
+        """Copies what each process gathers from its own batches: running means of BatchNorm, say."""
+        if self.trainer.world_size > 1:
+            for buffer in self.net.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def on_train_start(self) -> None:
         """Goes to the batch at which a checkpoint within an epoch was saved."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from deqzoo.errors import StructureError
 from deqzoo.tasks.base import Task
 from deqzoo.tasks.for_one_batch import ForOneBatch
 
@@ -15,8 +16,8 @@ class CoarseImages(ForOneBatch):
     """Shrinks training images before the network sees them, after they are augmented.
 
     What is learnt early, coarse images show as well, and their cost falls with the square of the size. Networks have to
-    take images of several sizes, and the last part of a run has to have them as they are. Outside of training batches
-    images keep their size.
+    take images of several sizes, a multiple of the coarsest scale's stride for multiscale ones, and the last part of a
+    run has to have images as they are. Outside of training batches they keep their size.
 
     Args:
         size: pixels along the shorter side. Images that are no larger stay as they are.
@@ -25,6 +26,7 @@ class CoarseImages(ForOneBatch):
 
     Raises:
         ValueError: for a size below one.
+        StructureError: in training, for inputs that are no images.
     """
 
     def __init__(self, *, size: int, start: float = 0.0, end: float = 1.0) -> None:
@@ -47,6 +49,11 @@ class CoarseImages(ForOneBatch):
 
     def _shrink(self, net: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         images: Tensor = inputs[0]
+        if images.ndim != 4:
+            raise StructureError(
+                f"CoarseImages met an input of shape {tuple(images.shape)}. Only images (B, C, H, W) can be shrunk: "
+                "take it out of the callbacks."
+            )
         shorter = min(images.shape[-2:])
         if shorter <= self.size:
             return inputs

@@ -39,11 +39,15 @@ class DivergenceGuard(Callback):
     Args:
         skip: the most batches in a row whose gradients are dropped because the loss or a gradient is NaN or infinite;
             one more stops the run. Their statistics, of BatchNorm say, are not taken back: NaN there stops it too.
-        residual: of the median sample of a batch, above which its solves count as failed; None for never.
+        residual: above which a solve failed. Where those of more than half of a batch did, the batch failed. None for
+            never.
         patience: the batches in a row whose solves may fail; one more stops the run.
+        drop: whether the gradients of batches whose solves failed are dropped until then.
     """
 
-    def __init__(self, *, skip: int = 0, residual: float | None = None, patience: int = 20) -> None:
+    def __init__(self, *, skip: int = 0, residual: float | None = None, patience: int = 20, drop: bool = False) -> None:
+        if drop and residual is None:
+            raise ValueError("DivergenceGuard got drop=True and residual=None. No solve fails then: correct the value.")
         if skip < 0 or patience < 0 or (residual is not None and not residual > 0):
             raise ValueError(
                 f"DivergenceGuard got skip={skip}, residual={residual}, patience={patience}. Numbers of batches are 0 "
@@ -52,6 +56,7 @@ class DivergenceGuard(Callback):
         self.skip = skip
         self.residual = residual
         self.patience = patience
+        self.drop = drop
         self._skipped = self._failed = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -79,11 +84,18 @@ class DivergenceGuard(Callback):
             if self._failed > self.patience:
                 raise DivergedError(
                     f"The solves of {self._failed} batches in a row failed, the last of them batch {step.index} in "
-                    f"epoch {task.current_epoch} (step {task.global_step}): the median sample's residual was above "
+                    f"epoch {task.current_epoch} (step {task.global_step}): more than half of the samples were above "
                     f"{self.residual:g}, and gradients of what is no equilibrium mean little. "
                     f"{_diagnosis(task, step, recent)} Regularise the Jacobian (deqzoo.tasks.JacobianPenalty), lower "
                     "the learning rate, or give the solver more steps. --ckpt_path last resumes."
                 )
+            if self._failed and self.drop:
+                rank_zero_warn(
+                    f"The solves of batch {step.index} in epoch {task.current_epoch} (step {task.global_step}) failed: "
+                    f"its gradients are dropped, the {self._failed}. in a row of at most {self.patience}. "
+                    f"{_diagnosis(task, step, recent)}"
+                )
+                _drop_gradients(task)
 
     def _meet(self, task: "Task", step: Step, recent: RecentSolves, loss: float) -> None:
         what = "loss" if not math.isfinite(loss) else "gradient, or another process's,"
@@ -99,8 +111,7 @@ class DivergenceGuard(Callback):
                 "last resumes."
             )
         self._skipped += 1
-        for parameter in task.parameters():
-            parameter.grad = None
+        _drop_gradients(task)
         rank_zero_warn(f"{found} Its gradients are dropped, the {self._skipped}. in a row of at most {self.skip}.")
 
 
@@ -110,10 +121,15 @@ def _diagnosis(task: "Task", step: Step, recent: RecentSolves) -> str:
 
 
 def _most_failed(seen: Observed, residual: float) -> bool:
-    """Whether more than half of the samples had a solve of a larger residual. ODEs of fixed steps have none."""
+    """Whether a solve of more than half of the samples met NaN or has a larger residual. Fixed steps have none."""
     solves = [solution.stats for _, solution in seen.solutions]
     failed = torch.stack([(s.residual > residual) | (s.status == Status.NONFINITE) for s in solves]).any(0)
     return 2 * int(failed.sum()) > len(failed)
+
+
+def _drop_gradients(task: "Task") -> None:
+    for parameter in task.parameters():
+        parameter.grad = None
 
 
 def _gradients_are_finite(task: "Task") -> bool:

@@ -25,9 +25,10 @@ class TrainingSolver(ForOneBatch):
         start: share of the run's steps after which it does so.
         end: share of the run's steps after which it does so no more. Budgets may grow over a run: what is left to learn
             at its end are details, which a coarse solve hides.
-        budgets: fewest and most `max_steps` of `solver`, which are then drawn anew for each step of the optimiser, the
-            same on all devices. A network that meets one budget alone may learn the way there in place of the
-            equilibrium, and get worse with every evaluation more.
+        budgets: fewest and most `max_steps`, in place of those of `solver`, which are then drawn anew for each step of
+            the optimiser. They depend on the number of the step alone: all devices, and all seeds, have the same ones.
+            A network that meets one budget alone may learn the way there in place of the equilibrium, and get worse
+            with every evaluation more.
 
     Raises:
         ValueError: for budgets that are no range, or no solver to have them.
@@ -52,8 +53,8 @@ class TrainingSolver(ForOneBatch):
             fewest, most = budgets
             if not 1 <= fewest <= most:
                 raise ValueError(
-                    f"TrainingSolver got budgets={budgets}. They are the fewest and the most evaluations of a solve, 1 "
-                    "<= fewest <= most: use (6, 16), say."
+                    f"TrainingSolver got budgets={budgets}. They are the fewest and the most `max_steps` of a solve, "
+                    "1 <= fewest <= most: use (6, 16), say."
                 )
         self.solver = solver
         self.adjoint = adjoint

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
@@ -49,19 +50,20 @@ class WarmupEMA(WeightAveraging):
         self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives the weights back. Without a backward pass, what was spread is still whole."""
+        """Gives the weights back. After a forward pass alone FSDP leaves them gathered, which the average is not."""
         for module in pl_module.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
         super().on_validation_epoch_end(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the average, whole."""
+        """Adds the average, whole, in the process that saves."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        checkpoint["state_dict"] = {
-            name: value.full_tensor().cpu() if isinstance(value, DTensor) else value
-            for name, value in checkpoint["state_dict"].items()
-        }
+        state = checkpoint["state_dict"]
+        for name, value in state.items():
+            if isinstance(value, DTensor):
+                whole = value.full_tensor()
+                state[name] = whole.cpu() if trainer.is_global_zero else None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restores average and weights to train on; evaluation takes the average as any other weights."""
@@ -72,7 +74,9 @@ class WarmupEMA(WeightAveraging):
             return
         # Weights that are spread were loaded already, and dropped from the checkpoint: the module holds the average.
         self._average_model.module.load_state_dict(pl_module.state_dict())
-        if "current_model_state" in checkpoint:
+        if "current_model_state" not in checkpoint:
+            rank_zero_warn("The checkpoint has no average of the weights: it begins with the weights themselves.")
+        else:
             self._average_model.load_state_dict(checkpoint["averaging_state"], strict=False)
             whole = StateDictOptions(full_state_dict=True)
             set_model_state_dict(pl_module, checkpoint["current_model_state"], options=whole)

@@ -22,6 +22,7 @@ def test_a_value_is_frozen_hashable_and_survives_copies(value):
     for twin in (copy.deepcopy(value), pickle.loads(pickle.dumps(value)), dataclasses.replace(value)):
         assert twin == value
         assert hash(twin) == hash(value)
+    assert type(value)() == type(value)()
     assert repr(value).startswith(type(value).__name__ + "(")
     assert all(f"{field.name}=" in repr(value) for field in fields)
 

@@ -14,6 +14,7 @@ from typing import Any
 RECIPES = Path(__file__).parents[2] / "recipes"
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
 VISION = ["-c", str(RECIPES / "pcdeq-mnist-linear.yaml"), "--data.batch_size=16"]
+MULTISCALE = ["-c", str(RECIPES / "mdeq-cifar-tiny.yaml"), "--data.batch_size=4", "--trainer.log_every_n_steps=2"]
 LANGUAGE = ["-c", str(RECIPES / "deq-lm-shakespeare-tiny.yaml"), "--data.batch_size=2", "--data.context=12"]
 SMALL = ["--synthetic=true", "--trainer.limit_train_batches=4", "--trainer.limit_val_batches=1"]
 
@@ -51,6 +52,7 @@ def _run(arguments: list[str], folder: Path, doom: str, at: int, told: str = "ou
     from deqzoo.errors import DeqzooError
 
     torch.set_num_threads(1)
+    torch.compiler.set_stance("force_eager")  # compiling takes a minute, and is tested beside this
     warnings.simplefilter("ignore", FutureWarning)
     os.chdir(folder)
     output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from deqzoo.errors import StructureError
 from deqzoo.tasks import CoarseImages, ImageClassifier
 
 from .tiny import Batches, make_trainer
@@ -64,6 +65,14 @@ def test_coarse_images_are_the_same_pictures():
     middle = coarse[:, :, :, 1:-1]  # without what the edge has to do with
     expected = ramp.unflatten(3, (4, 2)).mean(4, keepdim=False)[:, :, ::2, 1:-1]
     torch.testing.assert_close(middle, expected, atol=1e-5, rtol=0)
+
+
+def test_what_is_no_image_is_refused():
+    callback = CoarseImages(size=4)
+    task = ImageClassifier(Pooled())
+    callback.do(task)
+    with pytest.raises(StructureError, match=r"met an input of shape \(3, 20\)"):
+        task.net(torch.zeros(3, 20))
 
 
 def test_a_size_below_one_is_refused():

@@ -56,7 +56,23 @@ class Tally(Callback):
         self.labels += batch[1].tolist()
 
 
-def fit(rank: int, world_size: int, port: int, folder: Path, strategy: str) -> None:
+def make_task(dtype: torch.dtype, *, norm: bool) -> ImageClassifier:
+    """Returns a task with a network, with or without statistics that every process has for itself."""
+    seed_everything(0, verbose=False)
+    net = TinyNet()
+    if not norm:
+        net.norm = nn.Identity()
+    net = net.to(dtype)
+    net.pretrained_cfg["input_size"], net.num_classes, net.fc = (1, 4, 4), 10, nn.Linear(8, 10, dtype=dtype)
+    return ImageClassifier(net, schedule=WarmupCosine(), optimizer=lambda g: torch.optim.SGD(g, 0.3))
+
+
+def make_data(world_size: int) -> NoiseImages:
+    """Returns 40 images to train on, and 23 to evaluate on."""
+    return NoiseImages("mnist", size=4, num_images=63, batch_size=4 // world_size, eval_batch_size=5, val_size=23)
+
+
+def fit(rank: int, world_size: int, port: int, folder: Path, strategy: str, norm: bool) -> None:
     """Trains on 40 images, 8 per optimizer step, and evaluates on 23, which no number of processes divides.
 
     Args:
@@ -65,19 +81,15 @@ def fit(rank: int, world_size: int, port: int, folder: Path, strategy: str) -> N
         port: by which they meet.
         folder: for what is found.
         strategy: of several processes.
+        norm: whether the network has a BatchNorm.
     """
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if world_size > 1:
         as_torchrun(rank, world_size, port)
-    seed_everything(0, verbose=False)
-    net = TinyNet()
-    net.norm = nn.Identity()  # whose statistics every process has for itself
     # Lightning spreads no weights in float64.
     precision, dtype = ("32-true", torch.float32) if strategy == "sharded" else ("64-true", torch.float64)
-    task = ImageClassifier(net.to(dtype), schedule=WarmupCosine(), optimizer=lambda g: torch.optim.SGD(g, 0.3))
-    data = NoiseImages("mnist", size=4, num_images=63, batch_size=4 // world_size, eval_batch_size=5, val_size=23)
-    net.pretrained_cfg["input_size"], net.num_classes, net.fc = (1, 4, 4), 10, nn.Linear(8, 10, dtype=dtype)
+    task, data = make_task(dtype, norm=norm), make_data(world_size)
     tally = Tally()
     trainer = make_trainer(
         max_epochs=2,
@@ -99,23 +111,45 @@ def fit(rank: int, world_size: int, port: int, folder: Path, strategy: str) -> N
     torch.save(content, folder / f"{world_size}-{rank}.pt")
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
-def test_training_and_evaluation_agree_with_one_process(strategy, tmp_path):
+def run(world_sizes: tuple[int, ...], folder: Path, strategy: str, *, norm: bool) -> list[dict]:
+    """Returns what each of the processes of runs of such sizes found."""
     port = free_port()
-    processes = [start(fit, rank, world, port, tmp_path, strategy) for world in (1, 2) for rank in range(world)]
+    ranks = [(rank, size) for size in world_sizes for rank in range(size)]
+    processes = [start(fit, rank, size, port, folder, strategy, norm) for rank, size in ranks]
     for process in processes:
         process.join(200)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    one, *two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    assert [process.exitcode for process in processes] == [0] * len(ranks)
+    return [torch.load(folder / f"{size}-{rank}.pt", weights_only=True) for rank, size in ranks]
+
+
+@pytest.mark.parametrize(("strategy", "world_size"), [("ddp", 2), ("ddp", 4), ("sharded", 2)])
+def test_training_and_evaluation_agree_with_one_process(strategy, world_size, tmp_path):
+    one, *several = run((1, world_size), tmp_path, strategy, norm=False)
     # Every image once and in all epochs: no process has what another one has, and nothing is padded.
     assert len(one["labels"]) == 2 * 23
-    assert sorted(two[0]["labels"] + two[1]["labels"]) == sorted(one["labels"])
+    assert sorted(label for each in several for label in each["labels"]) == sorted(one["labels"])
     exact = 1e-5 if strategy == "sharded" else 1e-12
-    for each in two:
+    figures = ["val/top1", "val/top5", "val/loss", "val/ece", "val/evals_mean", "val/residual_max"]
+    figures += ["train/evals_mean", "train/residual_max", "train/converged", "train/backward_evals_mean"]
+    for each in several:
         for name, value in one["weights"].items():
             torch.testing.assert_close(each["weights"][name], value, rtol=exact, atol=exact / 100)
-        for name in ("val/top1", "val/top5", "val/loss", "val/ece", "val/evals_mean", "val/residual_max"):
+        for name in figures:
             assert each["figures"][name] == pytest.approx(one["figures"][name], rel=max(100 * exact, 1e-6)), name
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_all_processes_evaluate_what_is_saved(strategy, tmp_path):
+    first, second = run((2,), tmp_path, strategy, norm=True)
+    dtype = first["weights"]["net.fc.weight"].dtype
+    task = make_task(dtype, norm=True)
+    task.load_state_dict(first["weights"])
+    precision = "64-true" if dtype == torch.float64 else "32-true"
+    (alone,) = make_trainer(precision=precision).validate(task, make_data(1), verbose=False)
+    assert not torch.equal(first["weights"]["net.norm.running_mean"], make_task(dtype, norm=True).net.norm.running_mean)
+    for name in ("val/top1", "val/loss", "val/evals_mean"):
+        for each in (first, second):
+            assert each["figures"][name] == pytest.approx(alone[name], rel=1e-5), name
 
 
 def fit_with_nan(rank: int, world_size: int, port: int, folder: Path) -> None:

@@ -121,7 +121,8 @@ class Recording(DivergenceGuard):
         self.failed: list[bool] = []
 
     def judge(self, task, step, recent) -> None:
-        self.failed.append(float(step.seen.residual.median()) > self.threshold)
+        over = [residual > self.threshold for residual in step.seen.residual.tolist()]
+        self.failed.append(sum(over) > len(over) / 2)
         super().judge(task, step, recent)
 
 
@@ -135,6 +136,22 @@ def test_failing_batches_between_good_ones_do_not(net):
     trainer = train(ImageClassifier(net), batches, max_epochs=1, callbacks=[guard])
     assert guard.failed == [True, False] * 3
     assert trainer.global_step == 6
+
+
+def test_batches_whose_solves_fail_are_left_out_if_so_wanted(net):
+    with torch.no_grad():
+        net.equilibrium.cell.linear.weight.mul_(12)
+    before = deepcopy(net.state_dict())
+    task = ImageClassifier(net, optimizer=lambda groups: torch.optim.SGD(groups, 0.1))
+    guard = DivergenceGuard(residual=1e-2, patience=3, drop=True)
+    dropped = pytest.warns(UserWarning, match=r"failed: its gradients are dropped, the \d\. in a row of at most 3\. ")
+    with dropped:
+        train(task, make_batches(3), max_epochs=1, callbacks=[guard])
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    with pytest.raises(DivergedError, match="solves of 4 batches in a row failed"):
+        train(
+            ImageClassifier(net), make_batches(4), max_epochs=1, callbacks=[DivergenceGuard(residual=1e-2, patience=3)]
+        )
 
 
 class Decay(Dynamics):
@@ -151,7 +168,7 @@ def test_odes_of_fixed_steps_have_no_residual_and_do_not_fail(net):
     assert trainer.global_step == 3
 
 
-@pytest.mark.parametrize("options", [{"skip": -1}, {"patience": -1}, {"residual": 0.0}], ids=str)
+@pytest.mark.parametrize("options", [{"skip": -1}, {"patience": -1}, {"residual": 0.0}, {"drop": True}], ids=str)
 def test_values_out_of_range(options):
     with pytest.raises(ValueError, match="correct the value"):
         DivergenceGuard(**options)

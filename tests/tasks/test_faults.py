@@ -6,7 +6,7 @@ import torch
 from deqzoo.errors import CheckpointError
 from deqzoo.tasks.safe_checkpoints import SafeCheckpointIO, is_whole, newest_whole
 
-from .doomed import LANGUAGE, SMALL, VISION, run
+from .doomed import LANGUAGE, MULTISCALE, SMALL, VISION, run
 
 
 def ends(folder, name="last.ckpt"):
@@ -20,7 +20,7 @@ def assert_same_weights(one, other):
             torch.testing.assert_close(one[key], other[key], rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("recipe", [VISION, LANGUAGE], ids=["vision", "language"])
+@pytest.mark.parametrize("recipe", [VISION, MULTISCALE, LANGUAGE], ids=["vision", "multiscale", "language"])
 def test_a_run_that_is_killed_over_and_over_ends_as_if_it_had_not_been(recipe, tmp_path):
     arguments = [*recipe, *SMALL, "--trainer.max_epochs=3"]
     code, told = run(arguments, tmp_path / "whole")
