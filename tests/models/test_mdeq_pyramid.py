@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deqzoo.adjoints import Implicit, Unrolled
-from deqzoo.errors import StructureError
+from deqzoo.errors import SolverError, StructureError, UnconvergedWarning
 from deqzoo.models import entry
 from deqzoo.models.mdeq_pyramid import PyramidCell, PyramidConfig, PyramidMDEQ
 from deqzoo.nn import observe_equilibria
@@ -90,8 +90,37 @@ def test_a_sample_is_alone_in_its_batch():
     batch = images()
     torch.testing.assert_close(net(batch)[1:2], net(batch[1:2]), rtol=1e-10, atol=1e-12)
     spoilt = batch.clone()
-    spoilt[0] = torch.nan
-    torch.testing.assert_close(net(spoilt)[1:], net(batch)[1:], rtol=1e-10, atol=1e-12)
+    spoilt[0, 1, 2, 3] = torch.nan
+    net.equilibrium.unconverged = "warn"
+    with pytest.warns(UnconvergedWarning, match="1 of 3 samples met NaN or inf"):
+        logits = net(spoilt)
+    assert logits[0].isnan().all()
+    torch.testing.assert_close(logits[1:], net(batch)[1:], rtol=1e-10, atol=1e-12)
+
+
+def test_images_may_be_grey():
+    net = PyramidMDEQ(TWO, in_chans=1)
+    net.equilibrium.unconverged = "ignore"
+    assert net(torch.randn(2, 1, 16, 16)).shape == (2, 10)
+    with pytest.raises(StructureError, match=r"takes batches of images \(B, 1, H, W\)"):
+        net(torch.randn(2, 3, 16, 16))
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_single_image_is_a_batch(train):
+    image = images(1).requires_grad_()
+    (gradient,) = torch.autograd.grad(network(TWO).train(train)(image).sum(), image)
+    assert gradient.isfinite().all()
+
+
+def test_a_solve_that_ends_early_says_so():
+    net = network(TWO, solver=Anderson(rtol=1e-10, max_steps=2))
+    net.equilibrium.unconverged = "warn"
+    with pytest.warns(UnconvergedWarning, match="3 of 3 samples ran out of steps"):
+        assert net(images()).isfinite().all()
+    net.equilibrium.unconverged = "raise"
+    with pytest.raises(SolverError, match="3 of 3 samples"):
+        net(images())
 
 
 def test_more_steps_come_closer():
