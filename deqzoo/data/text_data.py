@@ -162,7 +162,8 @@ class TextData(LightningDataModule):
         """Returns this process's batches of the training text."""
         if self.stream:
             # One segment after the other: the rows are what a batch has.
-            return TrainBatches(self._streams("train", self.batch_size), batch_size=1, shuffle=False)
+            rows = self.batch_size * self._world_size
+            return TrainBatches(self._streams("train", rows), batch_size=1, shuffle=False)
         windows = RandomWindows(self.text_set("train"), self.context)
         return TrainBatches(windows, batch_size=self.batch_size, seed=self.seed, **self._process())
 
@@ -176,19 +177,23 @@ class TextData(LightningDataModule):
 
     def _eval_batches(self, part: Part) -> EvalBatches[TextBatch]:
         if self.stream:
-            return EvalBatches(self._streams(part, self.eval_batch_size), batch_size=1)
+            # As many as one process reads, which share them: each row begins without what is before it in the text.
+            return EvalBatches(self._streams(part, max(self.eval_batch_size, self._world_size)), batch_size=1)
         windows = EveryToken(self.text_set(part), self.context)
         return EvalBatches(windows, batch_size=self.eval_batch_size, **self._process())
 
     def _streams(self, part: Part, rows: int) -> Streams:
-        process = {"rank": 0, "world_size": 1, **self._process()}
-        own = slice(process["rank"], None, process["world_size"])
-        return Streams(self.text_set(part), self.context, num_rows=rows * process["world_size"], rows=own)
+        own = slice(self._process().get("rank", 0), None, self._world_size)
+        return Streams(self.text_set(part), self.context, num_rows=rows, rows=own)
 
     @property
     def _has_val(self) -> bool:
         self.text("all")
         return bool(self._texts.get("val"))
+
+    @property
+    def _world_size(self) -> int:
+        return self._process().get("world_size", 1)
 
     def _process(self) -> dict[str, Any]:
         if self.trainer is None:

@@ -232,7 +232,7 @@ class LanguageModel(Task):
         with observe_equilibria(self.net) as seen:
             losses = self._losses(batch, stage)
         metric.update(losses, batch.chars_per_token)
-        self.log_figures(f"{stage}/", forward_figures(seen), batch_size=len(losses))
+        self.log_figures(f"{stage}/", forward_figures(seen), batch_size=len(batch.tokens))
 
     def _log_loss(self, metric: TokenLoss, stage: str) -> None:
         net: Any = self.net

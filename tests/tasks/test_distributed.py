@@ -2,7 +2,9 @@
 
 import functools
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,11 @@ from lightning.pytorch import Callback, seed_everything
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from deqzoo.data import NoiseImages
-from deqzoo.tasks import DivergenceGuard, ImageClassifier, RandomState, WarmupCosine, WarmupEMA
+from deqzoo.data import NoiseImages, NoiseText
+from deqzoo.models.deq_transformer import DEQTransformer
+from deqzoo.models.deq_transformer_parts import DEQTransformerConfig
+from deqzoo.solvers import Picard
+from deqzoo.tasks import DivergenceGuard, ImageClassifier, LanguageModel, RandomState, WarmupCosine, WarmupEMA
 
 from .doomed import as_torchrun, free_port, start
 from .ranks import CASES, alone, together
@@ -111,11 +116,11 @@ def fit(rank: int, world_size: int, port: int, folder: Path, strategy: str, norm
     torch.save(content, folder / f"{world_size}-{rank}.pt")
 
 
-def run(world_sizes: tuple[int, ...], folder: Path, strategy: str, *, norm: bool) -> list[dict]:
+def run(do: Callable[..., None], world_sizes: tuple[int, ...], folder: Path, *args: Any) -> list[dict]:
     """Returns what each of the processes of runs of such sizes found."""
     port = free_port()
     ranks = [(rank, size) for size in world_sizes for rank in range(size)]
-    processes = [start(fit, rank, size, port, folder, strategy, norm) for rank, size in ranks]
+    processes = [start(do, rank, size, port, folder, *args) for rank, size in ranks]
     for process in processes:
         process.join(200)
     assert [process.exitcode for process in processes] == [0] * len(ranks)
@@ -124,7 +129,7 @@ def run(world_sizes: tuple[int, ...], folder: Path, strategy: str, *, norm: bool
 
 @pytest.mark.parametrize(("strategy", "world_size"), [("ddp", 2), ("ddp", 4), ("sharded", 2)])
 def test_training_and_evaluation_agree_with_one_process(strategy, world_size, tmp_path):
-    one, *several = run((1, world_size), tmp_path, strategy, norm=False)
+    one, *several = run(fit, (1, world_size), tmp_path, strategy, False)
     # Every image once and in all epochs: no process has what another one has, and nothing is padded.
     assert len(one["labels"]) == 2 * 23
     assert sorted(label for each in several for label in each["labels"]) == sorted(one["labels"])
@@ -140,7 +145,7 @@ def test_training_and_evaluation_agree_with_one_process(strategy, world_size, tm
 
 @pytest.mark.parametrize("strategy", ["ddp", "sharded"])
 def test_all_processes_evaluate_what_is_saved(strategy, tmp_path):
-    first, second = run((2,), tmp_path, strategy, norm=True)
+    first, second = run(fit, (2,), tmp_path, strategy, True)
     dtype = first["weights"]["net.fc.weight"].dtype
     task = make_task(dtype, norm=True)
     task.load_state_dict(first["weights"])
@@ -150,6 +155,36 @@ def test_all_processes_evaluate_what_is_saved(strategy, tmp_path):
     for name in ("val/top1", "val/loss", "val/evals_mean"):
         for each in (first, second):
             assert each["figures"][name] == pytest.approx(alone[name], rel=1e-5), name
+
+
+def read(rank: int, world_size: int, port: int, folder: Path, stream: bool) -> None:
+    """Evaluates a language model on 300 tokens, in windows or as a stream that it remembers.
+
+    Args:
+        rank: of this process.
+        world_size: number of processes.
+        port: by which they meet.
+        folder: for what is found.
+        stream: whether the network has a memory.
+    """
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if world_size > 1:
+        as_torchrun(rank, world_size, port)
+    torch.manual_seed(0)
+    config = DEQTransformerConfig(width=16, heads=2, hidden=16, context=8, memory=8 if stream else 0)
+    task = LanguageModel(DEQTransformer(config, vocab_size=65, solver=Picard(rtol=1e-3, max_steps=60)))
+    data = NoiseText("tiny-shakespeare", num_tokens=3000, context=8, eval_batch_size=5, stream=stream)
+    trainer = make_trainer(devices=world_size, strategy="ddp" if world_size > 1 else "auto")
+    (figures,) = trainer.test(task, data, verbose=False)
+    torch.save(figures, folder / f"{world_size}-{rank}.pt")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["windows", "stream"])
+def test_a_text_is_read_once_however_many_read_it(stream, tmp_path):
+    one, *three = run(read, (1, 3), tmp_path, stream)
+    for each in three:
+        assert each == pytest.approx(one, rel=1e-5)
 
 
 def fit_with_nan(rank: int, world_size: int, port: int, folder: Path) -> None:
