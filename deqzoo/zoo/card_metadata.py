@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from deqzoo import ode
 from deqzoo.models import ModelEntry
 from deqzoo.zoo.figures import at_least, at_most
 from deqzoo.zoo.layout import LICENSE
@@ -35,7 +36,7 @@ def front_matter(entry: ModelEntry, evaluation: Mapping[str, Any]) -> str:
             "license": LICENSE,
             "library_name": "deqzoo",
             "pipeline_tag": entry.task,
-            "tags": ["deqzoo", "implicit-model", "deep-equilibrium-model", entry.task],
+            "tags": ["deqzoo", *_kinds(evaluation.get("solver", "")), entry.task],
             "datasets": [entry.dataset],
             "metrics": [kind for _, kind, *_ in measured if kind != "loss"],
             "model-index": [{"name": entry.name, "results": [result]}],
@@ -60,6 +61,13 @@ def eval_results(entry: ModelEntry, evaluation: Mapping[str, Any]) -> str:
             if kind != "loss" and evaluation.get(key) is not None
         ]
     )
+
+
+def _kinds(solver: str | None) -> list[str]:
+    """Returns what a network is that was evaluated with such a solver."""
+    if solver is None:
+        return []
+    return ["implicit-model", "neural-ode" if hasattr(ode, solver) else "deep-equilibrium-model"]
 
 
 def _dump(content: Any) -> str:

@@ -14,12 +14,19 @@ from deqzoo.benchmark.evaluate_text import evaluate_text
 from deqzoo.data import EmbeddedSample, EmbeddedText, TextData, open_data
 from deqzoo.models import entry
 from deqzoo.models.certified import Certified
+from deqzoo.nn import equilibria
 from deqzoo.zoo.manifest import published
 
+CONVERGED = 0.999
+"""The least share of images whose equilibria have to be reached."""
 ROOT = Path(__file__).parents[2]
 NAMES = deqzoo.list_models(pretrained=True)
 every_checkpoint = pytest.mark.parametrize("name", NAMES)
 every_classifier = pytest.mark.parametrize("name", deqzoo.list_models(pretrained=True, task="image-classification"))
+every_implicit_classifier = pytest.mark.parametrize(
+    "name",
+    [n for n in deqzoo.list_models(pretrained=True, task="image-classification") if equilibria(entry(n).build())],
+)
 every_language_model = pytest.mark.parametrize("name", deqzoo.list_models(pretrained=True, task="text-generation"))
 
 
@@ -40,7 +47,7 @@ def test_there_is_something_to_test():
 
 @every_checkpoint
 def test_it_has_a_recipe_and_a_card(name):
-    assert (ROOT / "recipes" / f"{name}.yaml").is_file()
+    assert (ROOT / "recipes" / f"{entry(name).recipe}.yaml").is_file()
     card = (ROOT / "model_cards" / f"{name}.md").read_text("utf-8")
     assert f'deqzoo.load("{name}")' in card
 
@@ -49,7 +56,7 @@ def test_it_has_a_recipe_and_a_card(name):
 def test_it_is_right_on_the_embedded_sample(name):
     found = evaluate(deqzoo.load(name), EmbeddedSample(entry(name).dataset))
     assert found.num_images == 300
-    assert found.converged == 1
+    assert found.converged is None or found.converged >= CONVERGED
     # 300 images cannot tell the published accuracy from one three points below it.
     assert found.accuracy >= published(name).results["accuracy"] - 3
 
@@ -63,7 +70,7 @@ def test_a_sample_does_not_depend_on_its_batch(name):
     torch.testing.assert_close(alone, together, rtol=0, atol=agreement(together))
 
 
-@every_classifier
+@every_implicit_classifier
 def test_one_image_of_nan_harms_no_other(name):
     model, images = deqzoo.load(name), inputs(name, 8)
     with torch.no_grad():
@@ -94,7 +101,7 @@ def test_the_full_test_set_gives_the_published_accuracy(name):
         pytest.skip("DEQZOO_DATA names no folder with the full data sets")
     found = evaluate(deqzoo.load(name), open_data(entry(name).dataset, root=root))
     assert found.accuracy == pytest.approx(published(name).results["accuracy"], abs=0.011)
-    assert found.converged == 1
+    assert found.converged is None or found.converged >= CONVERGED
 
 
 @every_language_model

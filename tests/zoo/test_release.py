@@ -32,20 +32,16 @@ def test_the_card_in_the_repository_is_written_from_the_results(name: str):
 @every_classifier
 def test_a_card_has_everything_that_a_user_asks_for(name: str):
     text = (ROOT / "model_cards" / f"{name}.md").read_text("utf-8")
-    for heading in (
-        "Use",
-        "Results",
-        "Accuracy and compute",
-        "Training",
-        "Licences",
-        "Limits",
-        "Citation",
-    ):
+    results = read_results(embedded_folder(name))
+    for heading in ("Use", "Results", "Training", "Licences", "Limits"):
         assert f"\n## {heading}\n" in text
-    for row in ("| accuracy |", "95 % interval", "| converged |", "| executed operations |", "| speed |"):
+    for row in ("| accuracy |", "95 % interval", "| executed operations |", "| speed |"):
         assert row in text
+    implicit = bool(results["curve"])
+    for part in ("\n## Accuracy and compute\n", "\n## Citation\n", "| converged |", "implicit-model"):
+        assert (part in text) == implicit
     # Differential equations have no equilibrium to contract to.
-    contracts = read_results(embedded_folder(name))["spectral_radius"] is not None
+    contracts = results["spectral_radius"] is not None
     assert contracts == ("\n## Convergence\n" in text) == ("spectral" in text)
     assert f'deqzoo.load("{name}")' in text
 
