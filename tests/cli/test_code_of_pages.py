@@ -1,6 +1,7 @@
 """Every block of code in the pages runs, as it stands there, on little data."""
 
 import importlib.util
+import itertools
 import re
 import shlex
 import shutil
@@ -60,6 +61,10 @@ def place(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F8
     raw = workplace / "data" / "FashionMNIST" / "raw"
     shutil.copytree(workplace / "data" / "MNIST" / "raw", raw)
     Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save("digit.png")
+    for split, kind in itertools.product(("train", "test"), ("cat", "dog")):
+        folder = workplace / "photos" / split / kind
+        folder.mkdir(parents=True)
+        Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)).save(folder / "1.png")
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     return workplace
 
