@@ -44,7 +44,7 @@ _PAPERS = {
         "1806.07366",
     ),
 }
-_PAPERS["deq_transformer"] = _PAPERS["deq"]
+_PAPERS |= {"mdeq_pyramid": _PAPERS["mdeq"], "deq_transformer": _PAPERS["deq"]}
 """By the file in `deqzoo.models` that holds the architecture."""
 
 

@@ -61,7 +61,7 @@ def place(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F8
     raw = workplace / "data" / "FashionMNIST" / "raw"
     shutil.copytree(workplace / "data" / "MNIST" / "raw", raw)
     Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save("digit.png")
-    for split, kind in itertools.product(("train", "test"), ("cat", "dog")):
+    for split, kind in itertools.product(("train", "test"), ("rose", "tulip")):
         folder = workplace / "photos" / split / kind
         folder.mkdir(parents=True)
         Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)).save(folder / "1.png")
