@@ -32,8 +32,8 @@ def test_a_data_set_means_all_its_models_with_weights():
     ("wanted", "message"),
     [
         (
-            "mdeq-cifar-*",
-            r"'mdeq-cifar-\*' leaves nothing.*mdeq-cifar-original.*name a data set that has some \(.*mnist",
+            "mdeq-imagenet-*",
+            r"'mdeq-imagenet-\*' leaves nothing.*mdeq-imagenet-large.*name a data set that has some \(.*mnist",
         ),
         ("imagenet-1k", "no model for it has published weights"),
         ("mnits", "no data set and no model has that name"),

@@ -29,7 +29,7 @@ def test_measured_here_it_is_one_object_on_stdout(deqzoo: Any, tmp_path: Path):
 
 def test_nothing_to_compare_is_one_line(deqzoo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = deqzoo("compare", "mdeq-*")
+    code, out, err = deqzoo("compare", "mdeq-imagenet-*")
     assert (code, out) == (1, "")
-    assert err.startswith("deqzoo: 'mdeq-*' leaves nothing to compare") and err.count("\n") == 1
+    assert err.startswith("deqzoo: 'mdeq-imagenet-*' leaves nothing to compare") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -28,7 +28,7 @@ def test_two_nodes_train_and_evaluate_on_shared_shards(tmp_path):
     meet = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
     arguments = ["deqzoo", "fit", "-c", str(RECIPE), f"--trainer.default_root_dir={tmp_path}"]
     arguments += ["--data=deqzoo.data.TimmStream", f"--data.root={tmp_path}", f"--data.train={names}"]
-    arguments += [f"--data.val={names}", "--data.like=mnist", "--data.num_workers=0", "--data.batch_size=2"]
+    arguments += [f"--data.val={names}", "--data.like=mnist", "--data.num_workers=0", "--data.batch_size=4"]
     arguments += ["--data.eval_batch_size=5", "--trainer.max_epochs=1", "--trainer.devices=1", "--trainer.num_nodes=2"]
     arguments += ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.enable_progress_bar=false"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(RECIPE.parents[1])}
@@ -46,7 +46,7 @@ def test_two_nodes_train_and_evaluate_on_shared_shards(tmp_path):
     told = [node.communicate(timeout=280)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], told
     assert "MEMBER: 2/2" in "".join(told)
-    # Nine images a process, in full batches of two.
+    # Nine images a process, in full batches of two: it shares those of four.
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
     header, *rows = (tmp_path / "version_0" / "metrics.csv").read_text().splitlines()
     top1 = [row.split(",")[header.split(",").index("val/top1")] for row in rows]
