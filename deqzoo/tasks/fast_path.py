@@ -15,7 +15,8 @@ class FastPath(Callback):
     and keeps states in float32. A solver with rtol=0 spends a fixed budget, and the host never waits for the device to
     ask whether it may stop; `TrainingSolver` gives training such a one.
 
-    Checkpoints are the same with and without. Weights agree to rounding.
+    Checkpoints are the same with and without. Weights agree to rounding. Each size of a batch is compiled on its own:
+    maps for all sizes would round in another way when a resumed run meets sizes in another order.
 
     Args:
         compile: whether maps are compiled, which takes minutes when training starts.
@@ -28,7 +29,7 @@ class FastPath(Callback):
     ) -> None:
         self.compile = compile
         self.channels_last = channels_last
-        self.options = options or {}
+        self.options = {"dynamic": False} | (options or {})
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Changes the network before it is moved to its device."""
