@@ -1,4 +1,4 @@
-"""The test images of a benchmark: a whole set, the sample of it in the package, or the first images for a look."""
+"""The test images of a benchmark: a whole set, the sample of it in the package, or a few of its images."""
 
 from pathlib import Path
 
@@ -7,18 +7,19 @@ import torch
 from deqzoo.benchmark.given_images import GivenImages
 from deqzoo.data import EmbeddedSample, ImageData, embedded_samples, open_data
 
-_FEW = 500
+FEW = 500
+"""Images for a quick look."""
 _SUFFIX = "-sample"
 
 
-def open_test_images(name: str, *, root: Path, download: bool = False, quick: bool = False) -> ImageData:
+def open_test_images(name: str, *, root: Path, download: bool = False, limit: int | None = None) -> ImageData:
     """Returns the data module for the name of a data set, "mnist-sample" and the like, or a folder.
 
     Args:
         name: what `open_data` takes, or the name of a sample in the package with "-sample" behind.
         root: where a named data set lies.
         download: fetch a named data set if it is missing.
-        quick: whether the first images are enough.
+        limit: the most images, drawn at random and the same in every run; None for all.
 
     Raises:
         DataError: if there is no such data, or it cannot be read.
@@ -27,7 +28,9 @@ def open_test_images(name: str, *, root: Path, download: bool = False, quick: bo
         data: ImageData = EmbeddedSample(name.removesuffix(_SUFFIX))
     else:
         data = open_data(name, root=root, download=download)
-    if not quick:
+    if limit is None:
         return data
     images = data.image_set("test")
-    return GivenImages(data.spec, images.select(torch.arange(min(_FEW, len(images)))))
+    # Folders hold their images class after class: the first ones would be all alike.
+    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:limit]
+    return GivenImages(data.spec, images.select(drawn.sort().values))

@@ -15,13 +15,13 @@ import typer
 from deqzoo.benchmark.board_files import ratios, read_board, title
 from deqzoo.benchmark.board_plots import draw_board
 from deqzoo.benchmark.pairs_table import GOOD_ENOUGH, against_peers, pairs_markdown, recommendations
-from deqzoo.benchmark.robustness import draw_thinking, trials_markdown
+from deqzoo.benchmark.robustness import draw_thinking, mean_trials_markdown
 from deqzoo.errors import DataError
 from deqzoo.models import entries, entry
 from deqzoo.zoo import list_models
 from deqzoo.zoo.embed import write_embedded_card
 from deqzoo.zoo.manifest import published
-from deqzoo.zoo.rounding import at_least, at_most, cost
+from deqzoo.zoo.rounding import at_least, at_most, cost, counted
 from deqzoo.zoo.text_figures import UNITS
 
 RESULTS = "benchmarks"
@@ -153,7 +153,11 @@ def _robustness(root: Path) -> str:
     parts = []
     for path in _files(root, "corruptions"):
         results = _read(path, "trials")
-        parts += [_measured(results["header"], f"{RESULTS}/{path.name}"), trials_markdown(results["trials"])]
+        whole = f"{RESULTS}/{path.with_suffix('.md').name}"
+        trials = results["trials"]
+        kinds = len({trial["corruption"] for trial in trials if trial["severity"]})
+        told = f"Means over {counted(kinds, 'corruption')} of {trials[0]['num_images']:,} images."
+        parts += [f"{_measured(results['header'], whole)} {told}", mean_trials_markdown(trials)]
         plot = path.with_suffix(".svg")
         if plot.is_file():
             parts.append(f"![Accuracy and evaluations over severity]({RESULTS}/{plot.name})")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -137,6 +138,16 @@ def trials_markdown(trials: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(rows)
 
 
+def mean_trials_markdown(trials: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a Markdown table: of each network, means over all corruptions of each severity."""
+    severities = sorted({trial["severity"] for trial in trials})
+    rows = [["network", *(f"severity {s}" if s else CLEAN for s in severities)]]
+    for name in dict.fromkeys(trial["name"] for trial in trials):
+        mine = [trial for trial in trials if trial["name"] == name]
+        rows.append([name, *(_cell(_mean([t for t in mine if t["severity"] == s])) for s in severities)])
+    return markdown_table(rows)
+
+
 def draw_thinking(trials: Sequence[Mapping[str, Any]], path: Path) -> bool:
     """Draws accuracy and, of implicit networks, evaluations over severity, a line for each corruption.
 
@@ -166,6 +177,11 @@ def draw_thinking(trials: Sequence[Mapping[str, Any]], path: Path) -> bool:
 
     write_svg(path, draw, size=(7.5, 2.6 * len(names)))
     return True
+
+
+def _mean(trials: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    columns = {key: [trial[key] for trial in trials] for key in ("accuracy", "converged", "evals_mean")}
+    return {key: None if None in column else fmean(column) for key, column in columns.items()}
 
 
 def _cell(trial: Mapping[str, Any]) -> str:

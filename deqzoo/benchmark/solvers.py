@@ -22,6 +22,7 @@ from tqdm import tqdm
 from deqzoo.benchmark.cells import Case, cases
 from deqzoo.benchmark.contenders import Contender, ours, torchdeqs, true_residual, unrolled_loop
 from deqzoo.benchmark.memory import peak_bytes
+from deqzoo.benchmark.watched_map import WatchedMap
 
 RTOLS = (1e-3, 1e-5)
 BUDGET = 150
@@ -39,6 +40,7 @@ class Row:
         forward_ms: median time of the forward pass, without a graph.
         total_ms: median time of forward and backward pass.
         overhead: median share of the forward pass that is not spent inside of f.
+        backward_overhead: median share of the backward pass that is not spent inside of products with f's Jacobian.
         peak_mb: peak memory of forward and backward pass.
 
     """
@@ -55,26 +57,13 @@ class Row:
     forward_ms: float
     total_ms: float
     overhead: float
+    backward_overhead: float
     peak_mb: float
 
     @property
     def converged(self) -> bool:
         """Whether value and gradient are as accurate as was asked for."""
         return self.residual <= self.rtol and self.gradient_error <= 100 * self.rtol
-
-
-class _Watched:
-    """The map of a case, that knows how often it was evaluated and how long that took."""
-
-    def __init__(self, case: Case) -> None:
-        self._case, self.evals, self.ms = case, 0, 0.0
-
-    def __call__(self, z: Tensor) -> Tensor:
-        start = time.perf_counter()
-        value = self._case.f(z)
-        self.ms += 1e3 * (time.perf_counter() - start)
-        self.evals += 1
-        return value
 
 
 def _timed(compute: Callable[[], object]) -> float:
@@ -96,16 +85,17 @@ def _forward_backward(case: Case, contender: Contender) -> tuple[Tensor, Tensor,
 @torch.no_grad()
 def _forward(case: Case, contender: Contender) -> tuple[float, float]:
     """Returns how long it took, in ms, and the share that was not spent inside of f."""
-    f, start = _Watched(case), torch.zeros_like(case.injection)
+    f, start = WatchedMap(case.f), torch.zeros_like(case.injection)
     total = _timed(lambda: contender.attempt(f, start))
-    return total, 1 - f.ms / total
+    return total, 1 - f.forward_ms / total
 
 
-def _count(case: Case, contender: Contender) -> int:
-    """Returns the evaluations of f in a forward pass that builds a graph."""
-    f = _Watched(case)
-    contender.attempt(f, torch.zeros_like(case.injection))
-    return f.evals
+def _backward_overhead(case: Case, contender: Contender) -> tuple[float, int]:
+    """Returns the share of a backward pass that was not spent inside of f, and the evaluations before it."""
+    f = WatchedMap(case.f)
+    loss = case.loss(contender.attempt(f, torch.zeros_like(case.injection))[0])
+    total = _timed(loss.backward)
+    return 1 - f.backward_ms / total, f.evals
 
 
 def compare(case: Case, rtol: float, *, repeats: int, progress: tqdm | None = None) -> list[Row]:
@@ -118,21 +108,24 @@ def compare(case: Case, rtol: float, *, repeats: int, progress: tqdm | None = No
     contenders = [c for c in ours(rtol, BUDGET) if c.forward not in case.hopeless]
     if importlib.util.find_spec("torchdeq"):
         contenders += torchdeqs(rtol, BUDGET)
-    contenders.append(unrolled_loop(_count(case, contenders[0])))
+    contenders.append(unrolled_loop(_backward_overhead(case, contenders[0])[1]))
 
     forward: list[list[tuple[float, float]]] = [[] for _ in contenders]
+    backward: list[list[tuple[float, int]]] = [[] for _ in contenders]
     total_ms: list[list[float]] = [[] for _ in contenders]
     for _ in range(repeats):
         for i, contender in enumerate(contenders):
             forward[i].append(_forward(case, contender))
+            backward[i].append(_backward_overhead(case, contender))
             total_ms[i].append(_timed(lambda c=contender: _forward_backward(case, c)))
             if progress is not None:
                 progress.update()
 
     rows = []
-    for contender, passes, total in zip(contenders, forward, total_ms, strict=True):
+    for contender, there, back, total in zip(contenders, forward, backward, total_ms, strict=True):
         value, gradient, backward_evals = _forward_backward(case, contender)
-        forward_ms, overhead = (statistics.median(values) for values in zip(*passes, strict=True))
+        forward_ms, overhead = (statistics.median(values) for values in zip(*there, strict=True))
+        backward_overhead, evals = (statistics.median(values) for values in zip(*back, strict=True))
         rows.append(
             Row(
                 case=case.name,
@@ -140,13 +133,14 @@ def compare(case: Case, rtol: float, *, repeats: int, progress: tqdm | None = No
                 library=contender.library,
                 forward=contender.forward,
                 backward=contender.backward,
-                evals=_count(case, contender),
+                evals=round(evals),
                 backward_evals=backward_evals,
                 residual=true_residual(case, value),
                 gradient_error=float((gradient - reference).norm() / reference.norm()),
                 forward_ms=forward_ms,
                 total_ms=statistics.median(total),
                 overhead=overhead,
+                backward_overhead=backward_overhead,
                 peak_mb=peak_bytes(lambda c=contender: _forward_backward(case, c)) / 2**20,
             )
         )
@@ -185,14 +179,14 @@ def summary(rows: list[Row]) -> str:
 def table(rows: list[Row]) -> str:
     """Returns all figures as a Markdown table."""
     columns = "case, rtol, library, forward, backward, evals, vjps, residual, gradient error, forward ms, total ms, "
-    columns += "overhead, peak MB"
+    columns += "overhead, backward overhead, peak MB"
     names = columns.split(", ")
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for r in rows:
         lines.append(
             f"| {r.case} | {r.rtol:.0e} | {r.library} | {r.forward} | {r.backward} | {r.evals} | {r.backward_evals} | "
             f"{r.residual:.1e} | {r.gradient_error:.1e} | {r.forward_ms:.2f} | {r.total_ms:.2f} | {r.overhead:.1%} | "
-            f"{r.peak_mb:.1f} |"
+            f"{r.backward_overhead:.1%} | {r.peak_mb:.1f} |"
         )
     return "\n".join(lines)
 

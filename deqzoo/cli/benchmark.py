@@ -47,13 +47,13 @@ def benchmark(
     from deqzoo.benchmark.board import measure_board
     from deqzoo.benchmark.board_files import board, board_rows, ratios, title, write_board
     from deqzoo.benchmark.board_speed import QUICK, Effort
-    from deqzoo.benchmark.opened_images import open_test_images
+    from deqzoo.benchmark.opened_images import FEW, open_test_images
     from deqzoo.benchmark.subjects import open_subject
 
     where = torch.device(chosen_device(device))
     if threads is not None:
         torch.set_num_threads(threads)
-    images = open_test_images(data, root=root, download=download, quick=quick)
+    images = open_test_images(data, root=root, download=download, limit=FEW if quick else None)
     effort = dataclasses.replace(QUICK if quick else Effort(), train=train)
     if batch_size:
         effort = dataclasses.replace(effort, batch_sizes=tuple(sorted(set(batch_size))))
@@ -83,7 +83,9 @@ def corruptions(
         list[str] | None, typer.Option(help="gaussian-noise, blur, jpeg, … (default: all); may be repeated.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the corruptions.")] = 0,
-    quick: Quick = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The most images, drawn at random (default: all of them).")
+    ] = None,
     batch_size: BatchSize = 512,
     device: Device = "auto",
     output: Annotated[Path, typer.Option(help="Folder for JSON, CSV, Markdown and plot.")] = Path("."),
@@ -105,12 +107,12 @@ def corruptions(
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(CORRUPTIONS)}.", param_hint="--corruption")
     where = torch.device(chosen_device(device))
-    images = open_test_images(data, root=root, download=download, quick=quick)
+    images = open_test_images(data, root=root, download=download, limit=limit)
     subjects = [open_subject(name, images.spec) for name in dict.fromkeys(models)]
     trials = try_corruptions(
         subjects, images, kinds=kinds, seed=seed, device=where, batch_size=batch_size, progress=True
     )
-    told = header(data, where, quick=quick) | {"seed": seed}
+    told = header(data, where, quick=False) | {"seed": seed}
     files = write_trials(trials, told, output, stem(told, "corruptions"))
     typer.echo(trials_markdown([dataclasses.asdict(trial) for trial in trials]))
     typer.echo(f"written: {', '.join(map(str, files))}")

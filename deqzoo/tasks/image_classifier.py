@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from deqzoo.errors import StructureError
+from deqzoo.errors import DataError, StructureError
 from deqzoo.nn import observe_equilibria
 from deqzoo.tasks.base import Task
 from deqzoo.tasks.image_transform import ImageTransform
@@ -87,12 +87,22 @@ class ImageClassifier(Task):
 
         Raises:
             StructureError: if the network gives features instead of logits.
+            DataError: if the data has more classes than the network.
         """
         classes: int = self.net.num_classes  # pyright: ignore[reportAssignmentType]
         if classes < 2:
             raise StructureError(
                 f"The network has num_classes = {classes}. A classifier chooses among two or more: give it "
                 "a head with reset_classifier(num_classes)."
+            )
+        # Lightning sets the attribute from outside of the class, where type checkers do not see it.
+        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        labels = getattr(data, "num_classes", None) or 0
+        if labels > classes:
+            raise DataError(
+                f"The data has {labels} classes and the network chooses among {classes}. Give it a head for them with "
+                f"num_classes={labels}. (Folders named after classes of `like` keep the labels of that data set; "
+                "without `like` they are numbered anew.)"
             )
         self.val_metrics = _metrics(classes, "val/")
         self.test_metrics = _metrics(classes, "test/")

@@ -216,12 +216,16 @@ def test_lists_that_make_no_sense_are_refused(sample: EmbeddedSample):
         measure_board([subject], sample, dataclasses.replace(EFFORT, batch_sizes=(0,)))
 
 
-def test_images_of_a_sample_or_the_first_ones(tmp_path: Path):
+def test_images_of_a_sample_or_some_of_them(tmp_path: Path):
     assert len(open_test_images("mnist-sample", root=tmp_path).image_set("test")) == 300
-    quick = open_test_images("mnist-sample", root=tmp_path, quick=True)
-    assert len(quick.image_set("test")) == 300
+    assert len(open_test_images("mnist-sample", root=tmp_path, limit=500).image_set("test")) == 300
+    few = open_test_images("mnist-sample", root=tmp_path, limit=100)
+    labels = few.image_set("test").labels
+    assert len(labels) == 100
+    assert labels.unique().tolist() == list(range(10))  # and not those of the first folders alone
+    assert torch.equal(labels, open_test_images("mnist-sample", root=tmp_path, limit=100).image_set("test").labels)
     with pytest.raises(DataError, match="given as test images"):
-        quick.image_set("train")
+        few.image_set("train")
     with pytest.raises(DataError, match="neither a known data set"):
         open_test_images("nothing-sample", root=tmp_path)
 

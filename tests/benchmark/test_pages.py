@@ -93,7 +93,7 @@ def test_one_command_writes_everything(checkout: Path):
         "| [pcdeq-mnist-linear](model_cards/pcdeq-mnist-linear.md) | 70,410 | 98.74 % (98.5 to 98.95, mnist) |" in text
     )
     assert "| resnet8-mnist | random weights | 77,754 |" in text
-    assert "| pcdeq-mnist-linear | contrast |" in text
+    assert "Means over 1 corruption of 300 images." in text
     assert "| a-model | Picard, Unrolled | 3.22 |" in text
     assert "| a-model | Picard | Unrolled | 100 % | 12 |" in (checkout / SOLVER_PAGE).read_text()
     digits = [described for described in map(describe, list_models(pretrained=True)) if described.dataset == "mnist"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ import torch
 
 from deqzoo.benchmark.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from deqzoo.benchmark.evaluate import evaluate
-from deqzoo.benchmark.robustness import Trial, draw_thinking, trials_markdown, try_corruptions, write_trials
+from deqzoo.benchmark.robustness import (
+    Trial,
+    draw_thinking,
+    mean_trials_markdown,
+    trials_markdown,
+    try_corruptions,
+    write_trials,
+)
 from deqzoo.benchmark.subjects import open_subject
 from deqzoo.data import EmbeddedSample
 from deqzoo.errors import DataError
@@ -125,6 +133,19 @@ def test_files_and_words(trials: list[Trial], tmp_path: Path):
     assert len(table) == 5
     assert table[2].startswith(f"| {NAME} | none | 100 %, 10.")
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_means_are_those_over_corruptions(trials: list[Trial]):
+    table = mean_trials_markdown([asdict(trial) for trial in trials]).splitlines()
+    assert table[0] == "| network | none | severity 1 | severity 5 |"
+    (row,) = table[2:]
+    worst = [trial for trial in trials if trial.severity == 5]
+    accuracy = sum(trial.accuracy for trial in worst) / 2
+    evals = sum(trial.evals_mean or 0 for trial in worst) / 2
+    found = re.fullmatch(r".*\| ([\d.]+) %, ([\d.]+) evaluations(?:, [\d.]+ % converged)? \|", row)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(accuracy, abs=0.011)
+    assert float(found[2]) == pytest.approx(evals, abs=0.011)
 
 
 def test_explicit_networks_do_not_think(trials: list[Trial], tmp_path: Path):

@@ -33,6 +33,10 @@ def test_corruptions(deqzoo: Any, tmp_path: Path):
     assert f"| {NAME} | blur | " in out and "jpeg" not in out
     (path,) = tmp_path.glob("corruptions-mnist-sample-*.json")
     assert [t["severity"] for t in json.loads(path.read_text())["trials"]] == [0, 1, 2, 3, 4, 5]
+    options = ("--corruption", "blur", "--limit", "20", "--device", "cpu", "--output", str(tmp_path))
+    code, _, _ = deqzoo("corruptions", NAME, "--data", "mnist-sample", *options)
+    assert code == 0
+    assert {t["num_images"] for t in json.loads(path.read_text())["trials"]} == {20}
     code, _, err = deqzoo("corruptions", NAME, "--data", "mnist-sample", "--corruption", "snow")
     assert code == 2 and "is none of" in err
     code, _, err = deqzoo("corruptions", "resnet8-mnist", "--data", "mnist-sample")

@@ -8,10 +8,12 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 from torch import nn
 
 from deqzoo.adjoints import OneStep
-from deqzoo.errors import DeqzooError, DivergedError, StructureError
+from deqzoo.data import ImageFolder
+from deqzoo.errors import DataError, DeqzooError, DivergedError, StructureError
 from deqzoo.nn import observe_equilibria
 from deqzoo.tasks import ImageClassifier, WarmupCosine, base
 from deqzoo.tasks.on_its_way import OnItsWay
@@ -157,6 +159,7 @@ def test_a_mixed_batch_has_labels_in_the_ratio_of_its_images():
     # With pixels as logits, the loss of a mixture tells the ratio: images and labels must have the same one.
     images, labels = torch.eye(2)[:, None, None, :] * 10, torch.tensor([0, 1])
     task = ImageClassifier(PixelsAsLogits(2), mixup=1.0)
+    task.trainer = make_trainer()
     task.setup("fit")
     np.random.seed(3)
     assert task._mix is not None
@@ -267,6 +270,15 @@ def test_a_schedule_needs_an_end(net):
 def test_features_cannot_be_classified():
     with pytest.raises(StructureError, match=r"num_classes = 0.*reset_classifier"):
         train(ImageClassifier(PixelsAsLogits(0)), make_batches(1), max_steps=1)
+
+
+def test_more_classes_than_the_network_has_are_refused(tmp_path):
+    for split, name in ((split, name) for split in ("train", "test") for name in ("cat", "dog")):
+        (tmp_path / split / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / split / name / "1.png")
+    trainer, task = make_trainer(max_steps=1), ImageClassifier(PixelsAsLogits(2))
+    with pytest.raises(DataError, match=r"10 classes and the network chooses among 2\. .*num_classes=10"):
+        trainer.fit(task, ImageFolder(tmp_path, like="cifar10"))
 
 
 @pytest.mark.parametrize("wrong", [{"label_smoothing": 1.0}, {"mixup": -1.0}, {"cutmix": -0.1}], ids=str)
