@@ -102,13 +102,17 @@ def _headline(results: Mapping[str, Any]) -> str:
 
 
 def _by_task(root: Path) -> str:
-    lines = ["| task | data | most accurate | fewest evaluations | to be trained first |", "|---|---|---|---|---|"]
+    lines = [
+        "| task | data | most accurate | fewest evaluations | explicit, to compare with | to be trained first |",
+        "|---|---|---|---|---|---|",
+    ]
     for task, dataset in dict.fromkeys((found.task, found.dataset) for found in entries()):
         here = [found for found in entries() if (found.task, found.dataset) == (task, dataset)]
         records = {found.name: published(found.name) for found in here}
         figures = {name: record.results for name, record in records.items() if record is not None}
-        best = sorted(figures, key=lambda name: figures[name].get("accuracy") or -figures[name]["loss"])[-1:]
         solved = [name for name in figures if figures[name].get("evals_mean") is not None]
+        explicit = [name for name in figures if name not in solved]
+        best = sorted(solved, key=lambda name: figures[name].get("accuracy") or -figures[name]["loss"])[-1:]
         fastest = sorted(solved, key=lambda name: figures[name]["evals_mean"])[:1]
         untrained = [
             found
@@ -120,6 +124,7 @@ def _by_task(root: Path) -> str:
             dataset,
             ", ".join(f"[{name}]({name}.md), {_headline(figures[name])}" for name in best),
             ", ".join(f"[{name}]({name}.md), {at_most(figures[name]['evals_mean'])}" for name in fastest),
+            ", ".join(f"[{name}]({name}.md), {_headline(figures[name])}" for name in explicit),
             ", ".join(f"[{found.name}](../recipes/{found.recipe}.yaml)" for found in untrained),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -175,7 +175,7 @@ def test_weights_of_a_file_are_trained_ones(tmp_path: Path):
 
 def test_random_weights_are_the_same_each_time_and_draw_nothing():
     state = torch.random.get_rng_state()
-    first, second = (open_subject("resnet8-mnist", MNIST).net.state_dict() for _ in range(2))
+    first, second = (open_subject("timm:resnet10t", MNIST).net.state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -239,5 +239,7 @@ def test_other_files_are_no_boards(tmp_path: Path):
 
 
 def test_untrained_zoo_models_take_the_classes_of_the_data():
-    assert open_subject("resnet8-mnist", MNIST).weights == "random"
-    assert create_model("resnet8-mnist").num_classes == 10
+    spec = INPUT_SPECS["cifar100"]
+    subject = open_subject("mdeq-cifar", spec)
+    assert subject.weights == "random"
+    assert subject.net.get_classifier().out_features == 100

@@ -116,8 +116,8 @@ def test_a_trial_is_an_evaluation_of_changed_images(trials: list[Trial]):
 
 
 def test_random_weights_are_refused():
-    subject = open_subject("resnet8-mnist", INPUT_SPECS["mnist"])
-    with pytest.raises(DataError, match="resnet8-mnist has random weights"):
+    subject = open_subject("timm:resnet10t", INPUT_SPECS["mnist"])
+    with pytest.raises(DataError, match="timm:resnet10t has random weights"):
         try_corruptions([subject], EmbeddedSample("mnist"))
 
 

@@ -39,7 +39,7 @@ def test_corruptions(deqzoo: Any, tmp_path: Path):
     assert {t["num_images"] for t in json.loads(path.read_text())["trials"]} == {20}
     code, _, err = deqzoo("corruptions", NAME, "--data", "mnist-sample", "--corruption", "snow")
     assert code == 2 and "is none of" in err
-    code, _, err = deqzoo("corruptions", "resnet8-mnist", "--data", "mnist-sample")
+    code, _, err = deqzoo("corruptions", "timm:resnet10t", "--data", "mnist-sample")
     assert code == 1 and "has random weights" in err
 
 
