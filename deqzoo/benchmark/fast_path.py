@@ -1,13 +1,14 @@
 """Compares ways to run one network faster: `python -m deqzoo.benchmark.fast_path mdeq-cifar-original`.
 
 Eager against each ingredient and all of them together, interleaved in one process, so that the figures are ratios of
-one run. Weights are random and images noise; every contender takes as many steps as the first one.
+one run. Every contender takes as many steps as the first one. Networks that were not trained yet have random weights.
 """
 
 import copy
 import json
 import statistics
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from deqzoo.benchmark.machine import device_name, seconds_of
+from deqzoo.benchmark.board_files import header
+from deqzoo.benchmark.machine import seconds_of
+from deqzoo.benchmark.small_batches import open_net, small_batch
 from deqzoo.nn import compile_cells, observe_equilibria, set_runtime
-from deqzoo.zoo import create_model
+from deqzoo.zoo.rounding import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,18 +169,27 @@ def compare(
     return rows
 
 
-def table(rows: list[Row]) -> str:
-    """Returns the figures as a Markdown table."""
+def fast_path_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the figures, each a `Row` as a mapping, as a Markdown table."""
     lines = ["| | inference, images/s | ratio | training, images/s | ratio | difference |", "|---|---|---|---|---|---|"]
     for row in rows:
-        if row.failure is not None:
-            lines.append(f"| {row.name} | failed | | failed | | {row.failure} |")
+        if row["failure"] is not None:
+            lines.append(f"| {row['name']} | failed | | failed | | {row['failure']} |")
             continue
         lines.append(
-            f"| {row.name} | {row.inference:.4g} | {row.inference_ratio:.2f} | {row.training:.4g} | "
-            f"{row.training_ratio:.2f} | {row.difference:.1e} |"
+            f"| {row['name']} | {row['inference']:.4g} | {row['inference_ratio']:.2f} | {row['training']:.4g} | "
+            f"{row['training_ratio']:.2f} | {row['difference']:.1e} |"
         )
     return "\n".join(lines)
+
+
+def fast_path_title(header: Mapping[str, Any]) -> str:
+    """Returns what was measured, and by what."""
+    threads = f", {counted(header['num_threads'], 'thread')}" if header["kind"] == "cpu" else ""
+    return (
+        f"{header['model']}, {header['weights']} weights, {header['data']}; {header['device']}{threads}, "
+        f"torch {header['torch_version']}."
+    )
 
 
 def main(
@@ -195,18 +207,20 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     where = torch.device(device)
-    net: Any = create_model(name, max_steps=max_steps).to(where)
-    channels, height, width = net.pretrained_cfg["input_size"]
-    images = torch.randn(batch_size, channels, size or height, size or width, device=where)
+    net, weights = open_net(name)
+    set_runtime(net.to(where), max_steps=max_steps)
+    images = small_batch(net, batch_size)
+    if size is not None:
+        images = torch.randn(*images.shape[:2], size, size)
     ways = contenders(where, compiled=compiled)
     with warnings.catch_warnings(), tqdm(total=len(ways) * (1 + repeats), desc="fast path", unit="run") as progress:
         warnings.simplefilter("ignore")
-        rows = compare(net, images, ways, repeats=repeats, progress=progress)
-    machine = f"{device_name(where)}{f', {threads} thread(s)' if where.type == 'cpu' else ''}"
-    typer.echo(f"{name}, batches of {batch_size}, {machine}, torch {torch.__version__}, medians of {repeats}\n")
-    typer.echo(table(rows))
+        rows = compare(net, images.to(where), ways, repeats=repeats, progress=progress)
+    told = header(f"batches of {len(images)}", where, quick=False) | {"model": name, "weights": weights}
+    plain = [asdict(row) for row in rows]
+    typer.echo(f"{fast_path_title(told)} Medians of {repeats}.\n\n{fast_path_markdown(plain)}")
     if output is not None:
-        output.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        output.write_text(json.dumps({"header": told, "rows": plain}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

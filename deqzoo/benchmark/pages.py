@@ -14,6 +14,7 @@ import typer
 
 from deqzoo.benchmark.board_files import ratios, read_board, title
 from deqzoo.benchmark.board_plots import draw_board
+from deqzoo.benchmark.fast_path import fast_path_markdown, fast_path_title
 from deqzoo.benchmark.pairs_table import GOOD_ENOUGH, against_peers, pairs_markdown, recommendations
 from deqzoo.benchmark.robustness import draw_thinking, mean_trials_markdown
 from deqzoo.errors import DataError
@@ -191,10 +192,18 @@ def _solvers(root: Path) -> str:
     return "\n\n".join([question, *tables, f"[All solvers with all adjoints]({SOLVER_PAGE})"]) if tables else ""
 
 
+def _fast_paths(root: Path) -> str:
+    parts = []
+    for path in _files(root, "fast-path"):
+        results = _read(path, "rows")
+        parts += [fast_path_title(results["header"]), fast_path_markdown(results["rows"])]
+    return "\n\n".join(parts)
+
+
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     README: {"models": _models, "networks": _boards, "corruptions": _robustness, "solvers": _solvers},
     MODEL_PAGE: {"by task": _by_task},
-    SOLVER_PAGE: {"pairs": _pairs},
+    SOLVER_PAGE: {"pairs": _pairs, "fast paths": _fast_paths},
 }
 """Pages and their written parts by name; a part is empty where nothing was measured."""
 

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from deqzoo.adjoints import Adjoint, Implicit, OneStep, Phantom, Reversible, Unrolled
-from deqzoo.benchmark.pairs_inputs import open_net, small_batch
 from deqzoo.benchmark.peer_solvers import peer_pairs
 from deqzoo.benchmark.rounds import Work, in_turns, peak_mb
+from deqzoo.benchmark.small_batches import open_net, small_batch
 from deqzoo.errors import AdjointError, SolverError, StructureError, UnconvergedWarning
 from deqzoo.nn import equilibria, observe_equilibria, set_runtime
 from deqzoo.solvers import GMRES, Anderson, Broyden, FixedPointSolver, NewtonKrylov, Picard

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from deqzoo import create_model
 from deqzoo.benchmark.board import Entry, measure_board
 from deqzoo.benchmark.board_files import (
     Board,

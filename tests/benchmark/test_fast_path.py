@@ -1,6 +1,7 @@
 """The benchmark of the fast path, on a small network and without a compiler."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 
 from deqzoo import create_model
 from deqzoo.benchmark import fast_path
-from deqzoo.benchmark.fast_path import Ingredients, compare, contenders, table
+from deqzoo.benchmark.fast_path import Ingredients, compare, contenders, fast_path_markdown
 
 # Raised inside of torch, which looks at every input of a graph.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
@@ -40,7 +41,7 @@ def test_what_fails_is_told_and_the_rest_is_measured():
     rows = compare(create_model("pcdeq-mnist-linear"), torch.randn(2, 1, 28, 28), ways, repeats=1)
     assert rows[1].failure is not None
     assert "no-such-backend" in rows[1].failure
-    assert "failed" in table(rows)
+    assert "failed" in fast_path_markdown([asdict(row) for row in rows])
     assert rows[0].inference > 0
 
 
@@ -55,4 +56,6 @@ def test_the_command_prints_a_table(tmp_path):
     )
     assert found.exit_code == 0, found.output
     assert "| eager |" in found.output
-    assert [row["name"] for row in json.loads((tmp_path / "a").read_text())][-1] == "all"
+    kept = json.loads((tmp_path / "a").read_text())
+    assert kept["rows"][-1]["name"] == "all"
+    assert "pcdeq-mnist-linear, trained weights, batches of 2; " in found.output

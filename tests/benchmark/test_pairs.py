@@ -10,9 +10,9 @@ import torch
 
 from deqzoo.adjoints import Reversible, Unrolled
 from deqzoo.benchmark.pairs import Pair, compare, pairs
-from deqzoo.benchmark.pairs_inputs import open_net, small_batch
 from deqzoo.benchmark.pairs_table import against_peers, pairs_markdown, recommendations, write_pairs
 from deqzoo.benchmark.peer_solvers import PEER, TorchDEQ, peer_pairs
+from deqzoo.benchmark.small_batches import open_net, small_batch
 from deqzoo.errors import SolverError, StructureError
 from deqzoo.solvers import Picard
 from deqzoo.solvers import Reversible as ReversibleSolver

@@ -1,4 +1,4 @@
-"""The networks and the small batches that solvers and adjoints are compared on."""
+"""The networks, and the small batches, that solvers, adjoints and ways to run faster are compared on."""
 
 from typing import Any, Literal
 
