@@ -153,7 +153,7 @@ def ratios(found: Board) -> list[str]:
             costs = [
                 ("parameters", mine["num_parameters"] / other["num_parameters"]),
                 ("FLOPs", mine["flops_mean"] / other["flops_mean"]),
-                ("time at batch 1", mine["latency"]["median"] / other["latency"]["median"]),
+                ("latency", mine["latency"]["median"] / other["latency"]["median"]),
             ]
             for speed, reference in zip(mine["throughput"], other["throughput"], strict=True):
                 share = reference["images_per_second"] / speed["images_per_second"]

@@ -12,12 +12,15 @@ FEW = 500
 _SUFFIX = "-sample"
 
 
-def open_test_images(name: str, *, root: Path, download: bool = False, limit: int | None = None) -> ImageData:
+def open_test_images(
+    name: str, *, root: Path, like: str | None = None, download: bool = False, limit: int | None = None
+) -> ImageData:
     """Returns the data module for the name of a data set, "mnist-sample" and the like, or a folder.
 
     Args:
         name: what `open_data` takes, or the name of a sample in the package with "-sample" behind.
         root: where a named data set lies.
+        like: the data set whose size, normalisation and labels the images of a folder have.
         download: fetch a named data set if it is missing.
         limit: the most images, drawn at random and the same in every run; None for all.
 
@@ -27,7 +30,7 @@ def open_test_images(name: str, *, root: Path, download: bool = False, limit: in
     if name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX) in embedded_samples():
         data: ImageData = EmbeddedSample(name.removesuffix(_SUFFIX))
     else:
-        data = open_data(name, root=root, download=download)
+        data = open_data(name, root=root, like=like, download=download)
     if limit is None:
         return data
     images = data.image_set("test")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from deqzoo.cli import app
-from deqzoo.cli.options import BatchSize, Device, Download, Root, chosen_device
+from deqzoo.cli.options import BatchSize, Device, Download, Root, chosen_device, samples_at_once
 
 Models = Annotated[
     list[str],
@@ -19,6 +19,9 @@ Models = Annotated[
 TestData = Annotated[
     str, typer.Option(help="mnist, cifar10, … or a folder with test/<class>/; mnist-sample, … for that in the package.")
 ]
+Like = Annotated[
+    str | None, typer.Option(help="Of a folder: the data set whose size, normalisation and labels its images have.")
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Few images and repeats, for a look.")]
 
 
@@ -27,6 +30,7 @@ def benchmark(
     models: Models,
     data: TestData,
     root: Root = Path("data"),
+    like: Like = None,
     download: Download = False,
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Of throughput (default: 128); may be repeated.")
@@ -53,13 +57,13 @@ def benchmark(
     where = torch.device(chosen_device(device))
     if threads is not None:
         torch.set_num_threads(threads)
-    images = open_test_images(data, root=root, download=download, limit=FEW if quick else None)
+    images = open_test_images(data, root=root, like=like, download=download, limit=FEW if quick else None)
     effort = dataclasses.replace(QUICK if quick else Effort(), train=train)
     if batch_size:
         effort = dataclasses.replace(effort, batch_sizes=tuple(sorted(set(batch_size))))
     subjects = [open_subject(name, images.spec) for name in dict.fromkeys(models)]
     entries = measure_board(subjects, images, effort, device=where, progress=True)
-    found = board(entries, data=data, device=where, quick=quick)
+    found = board(entries, data=Path(data).name, device=where, quick=quick)
     files = write_board(found, output)
     typer.echo(title(found["header"]) + "\n")
     head, *rows = board_rows(found)
@@ -78,6 +82,7 @@ def corruptions(
     models: Models,
     data: TestData,
     root: Root = Path("data"),
+    like: Like = None,
     download: Download = False,
     corruption: Annotated[
         list[str] | None, typer.Option(help="gaussian-noise, blur, jpeg, … (default: all); may be repeated.")
@@ -86,7 +91,7 @@ def corruptions(
     limit: Annotated[
         int | None, typer.Option(min=1, help="The most images, drawn at random (default: all of them).")
     ] = None,
-    batch_size: BatchSize = 512,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     output: Annotated[Path, typer.Option(help="Folder for JSON, CSV, Markdown and plot.")] = Path("."),
 ) -> None:
@@ -107,12 +112,18 @@ def corruptions(
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(CORRUPTIONS)}.", param_hint="--corruption")
     where = torch.device(chosen_device(device))
-    images = open_test_images(data, root=root, download=download, limit=limit)
+    images = open_test_images(data, root=root, like=like, download=download, limit=limit)
     subjects = [open_subject(name, images.spec) for name in dict.fromkeys(models)]
     trials = try_corruptions(
-        subjects, images, kinds=kinds, seed=seed, device=where, batch_size=batch_size, progress=True
+        subjects,
+        images,
+        kinds=kinds,
+        seed=seed,
+        device=where,
+        batch_size=samples_at_once(batch_size, subjects[0].model, where.type),
+        progress=True,
     )
-    told = header(data, where, quick=False) | {"seed": seed}
+    told = header(Path(data).name, where, quick=False) | {"seed": seed}
     files = write_trials(trials, told, output, stem(told, "corruptions"))
     typer.echo(trials_markdown([dataclasses.asdict(trial) for trial in trials]))
     typer.echo(f"written: {', '.join(map(str, files))}")

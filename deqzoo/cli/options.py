@@ -21,9 +21,13 @@ Data: TypeAlias = Annotated[
 ]
 Root: TypeAlias = Annotated[Path, typer.Option(help="Folder that holds the named data set.")]
 Download: TypeAlias = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is missing.")]
-BatchSize: TypeAlias = Annotated[int, typer.Option(min=1, help="Most images at once.")]
-AnyBatchSize: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Most images at once (default: 512), or windows of a text (64).")
+BatchSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most images at once (default: 128 on a CPU, 512 elsewhere), or windows of a text (64).",
+        show_default=False,
+    ),
 ]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")]
 MaxSteps: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Budget of the solver.")]
@@ -52,6 +56,16 @@ def is_text(model: Any) -> bool:
     from deqzoo.tasks import LanguageModel
 
     return isinstance(model, LanguageModel)
+
+
+def samples_at_once(batch_size: int | None, model: Any, device: str) -> int:
+    """Returns the batch size that was asked for, or one that suits a model and the name of a device."""
+    if batch_size is not None:
+        return batch_size
+    if is_text(model):
+        return 64
+    # On a CPU the maps of larger batches leave the caches, and each needs fresh pages: a multiscale network is slower.
+    return 128 if device == "cpu" else 512
 
 
 def require_images(model: Any) -> None:

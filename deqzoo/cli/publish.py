@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deqzoo.cli import app
-from deqzoo.cli.options import AnyBatchSize, Device, Download, Name, Root, chosen_device, is_text, whole_set
+from deqzoo.cli.options import (
+    BatchSize,
+    Device,
+    Download,
+    Name,
+    Root,
+    chosen_device,
+    is_text,
+    samples_at_once,
+    whole_set,
+)
 
 if TYPE_CHECKING:
     from deqzoo.benchmark.publish import Publication
@@ -25,7 +35,7 @@ def export(
         typer.Option(metavar="RUN", help="A run of the same recipe with another seed, for the card. May be repeated."),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store float32 weights in float16.")] = False,
-    batch_size: AnyBatchSize = None,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     embed: Annotated[
         bool,
@@ -60,7 +70,7 @@ def export(
         half=half,
         other_seeds=other_seed or (),
         device=where,
-        batch_size=batch_size or (64 if is_text(model) else 512),
+        batch_size=samples_at_once(batch_size, model, where),
         progress=True,
     )
     told = (

@@ -8,7 +8,7 @@ import typer
 
 from deqzoo.cli import app
 from deqzoo.cli.options import (
-    AnyBatchSize,
+    BatchSize,
     Data,
     Device,
     Download,
@@ -21,6 +21,7 @@ from deqzoo.cli.options import (
     chosen_device,
     is_text,
     require_images,
+    samples_at_once,
 )
 from deqzoo.zoo import load
 from deqzoo.zoo.figures import at_least, certificate_rows, evaluation_rows
@@ -38,7 +39,7 @@ def eval_(
     stride: Annotated[
         int | None, typer.Option(min=1, help="Tokens between windows of a text. Default: its context, no overlap.")
     ] = None,
-    batch_size: AnyBatchSize = None,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     max_steps: MaxSteps = None,
     rtol: Rtol = None,
@@ -57,13 +58,14 @@ def eval_(
     """
     where = chosen_device(device)
     model: Any = load(name, max_steps=max_steps, rtol=rtol)
+    at_once = samples_at_once(batch_size, model, where)
     if is_text(model):
         from deqzoo.cli.score import scored
 
         if sweep or rtols:
             raise typer.BadParameter("Only image classifiers are swept.", param_hint="--sweep")
         figures, title = scored(
-            model, data=data, root=root, split=split, stride=stride, batch_size=batch_size or 64, device=where
+            model, data=data, root=root, split=split, stride=stride, batch_size=at_once, device=where
         )
         if as_json:
             typer.echo(json.dumps({"name": name, **figures}, allow_nan=False))
@@ -73,7 +75,6 @@ def eval_(
         return
     if split is not None or stride is not None:
         raise typer.BadParameter("Only texts are split and read in windows.", param_hint="--split, --stride")
-    batch_size = batch_size or 512
     images, called = chosen_data(model, data, root, download)
     if sweep or rtols:
         from deqzoo.benchmark.sweep import sweep as measure
@@ -85,7 +86,7 @@ def eval_(
             budgets=None if sweep else (),
             rtols=rtols or (),
             device=where,
-            batch_size=batch_size,
+            batch_size=at_once,
             progress=True,
         )
         files = write_sweep(points, output)
@@ -98,7 +99,7 @@ def eval_(
         return
     from deqzoo.benchmark.evaluate import evaluate
 
-    figures = evaluate(model, images, device=where, batch_size=batch_size, progress=True).as_dict()
+    figures = evaluate(model, images, device=where, batch_size=at_once, progress=True).as_dict()
     figures = {"name": name, **figures, "data": called}
     if as_json:
         typer.echo(json.dumps(figures, allow_nan=False))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deqzoo.cli import app
-from deqzoo.cli.options import BatchSize, Device, Download, Json, Name, Root, chosen_device, whole_set
+from deqzoo.cli.options import BatchSize, Device, Download, Json, Name, Root, chosen_device, samples_at_once, whole_set
 from deqzoo.models import entry
 from deqzoo.zoo.figures import at_most
 from deqzoo.zoo.weights_config import read_config
@@ -38,7 +38,7 @@ def verify(
     data: Annotated[str | None, typer.Option(help="Full test set. Default: the sample in the package.")] = None,
     root: Root = Path("data"),
     fetch: Download = False,
-    batch_size: BatchSize = 512,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -52,8 +52,10 @@ def verify(
 
     where = chosen_device(device)
     dataset = entry(read_config(release_folder(name)).name).dataset
-    images = None if data is None else whole_set(load(name), dataset, data, root, fetch)
-    checks = check(name, data=images, device=where, batch_size=batch_size, progress=True)
+    model = load(name)
+    images = None if data is None else whole_set(model, dataset, data, root, fetch)
+    at_once = samples_at_once(batch_size, model, where)
+    checks = check(name, data=images, device=where, batch_size=at_once, progress=True)
     failed = [c for c in checks if c.verdict == "did not hold"]
     if as_json:
         typer.echo(json.dumps({"name": name, "held": not failed, "checks": [asdict(c) for c in checks]}))
@@ -72,7 +74,7 @@ def measure(
     data: Annotated[str | None, typer.Option(help="Test set. Default: that of the model.")] = None,
     root: Root = Path("data"),
     fetch: Download = False,
-    batch_size: BatchSize = 512,
+    batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> None:
     """Measure a release again, and write its results.json.
@@ -88,8 +90,10 @@ def measure(
     where = chosen_device(device)
     folder = release_folder(name)
     found = entry(read_config(folder).name)
-    images = whole_set(load(folder), found.dataset, data, root, fetch)
-    figures = remeasure(folder, data=images, device=where, batch_size=batch_size, progress=True)
+    model = load(folder)
+    images = whole_set(model, found.dataset, data, root, fetch)
+    at_once = samples_at_once(batch_size, model, where)
+    figures = remeasure(folder, data=images, device=where, batch_size=at_once, progress=True)
     if folder == manifest.embedded_folder(found.name):
         write_embedded_card(found.name, cards=Path("model_cards"))
     else:

@@ -74,7 +74,8 @@ class ImageFolder(ImageData):
         spec, files = self.spec, self._files(folder)
         images = torch.empty(len(files), spec.channels, *spec.size, dtype=torch.uint8)
         labels = torch.tensor([label for _, label in files])
-        bar = tqdm(files, desc=f"reading {folder.name}", unit="image", disable=len(files) < _QUIET_BELOW)
+        quiet = True if len(files) < _QUIET_BELOW else None  # None: where stderr is no terminal
+        bar = tqdm(files, desc=f"reading {folder.name}", unit="image", disable=quiet)
         for image, (path, _) in zip(images, bar, strict=True):
             image.copy_(read_image(path, spec))
         return ImageSet(images=images, labels=labels)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from deqzoo import __version__, create_model
+from deqzoo import __version__, create_model, load
 from deqzoo.cli import main
+from deqzoo.cli.options import samples_at_once
 from deqzoo.zoo import save
 
 NAME = "pcdeq-mnist-linear"
@@ -172,3 +173,10 @@ def test_training_verbs_get_their_arguments_untouched(deqzoo: Any, monkeypatch: 
 def test_the_module_is_the_command():
     run = subprocess.run([sys.executable, "-m", "deqzoo", "list", NAME], capture_output=True, text=True, check=True)
     assert run.stdout == NAME + "\n"
+
+
+def test_a_batch_that_suits_the_device_unless_one_is_asked_for():
+    images, text = load("pcdeq-mnist-linear"), load("deq-lm-shakespeare-tiny")
+    assert [samples_at_once(None, images, device) for device in ("cpu", "cuda", "cuda:1")] == [128, 512, 512]
+    assert samples_at_once(None, text, "cuda") == 64
+    assert samples_at_once(7, text, "cpu") == samples_at_once(7, images, "cpu") == 7
