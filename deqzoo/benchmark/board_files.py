@@ -144,10 +144,15 @@ def board_rows(found: Board) -> list[tuple[str, ...]]:
     return [tuple(head), *(_words(entry, sizes, trained=trained) for entry in entries)]
 
 
-def ratios(found: Board) -> list[str]:
-    """Returns a sentence for each implicit and each explicit network: what the first costs, in terms of the second."""
+def ratios(found: Board, *, trained: bool = False) -> list[str]:
+    """Returns a sentence for each implicit and each explicit network: what the first costs, in terms of the second.
+
+    Args:
+        found: the board.
+        trained: whether to leave out explicit networks with random weights.
+    """
     lines = []
-    explicit = [e for e in found["entries"] if e["kind"] == "explicit"]
+    explicit = [e for e in found["entries"] if e["kind"] == "explicit" and not (trained and e["accuracy"] is None)]
     for mine in (e for e in found["entries"] if e["kind"] == "implicit"):
         for other in explicit:
             costs = [

@@ -149,9 +149,13 @@ def _boards(root: Path) -> str:
                 f"{speed['batch_size']}) |"
             )
         parts += [title(found["header"]), "\n".join(lines)]
-        parts += ["\n".join(f"- {line}" for line in ratios(found))] if ratios(found) else []
-        figures = [path.with_name(f"{path.stem}-{cost}.svg") for cost in ("parameters", "flops", "latency")]
-        parts.append(" ".join(f"![Errors against cost]({RESULTS}/{f.name})" for f in figures if f.is_file()))
+        parts.append("\n".join(f"- {line}" for line in ratios(found, trained=True)))
+        drawn = {cost: path.with_name(f"{path.stem}-{cost}.svg") for cost in ("flops", "parameters", "latency")}
+        links = {cost: f"{RESULTS}/{figure.name}" for cost, figure in drawn.items() if figure.is_file()}
+        if "flops" in links:
+            parts.append(f"![Errors against operations]({links.pop('flops')})")
+        others = (f"[against {cost}]({link})" for cost, link in links.items())
+        parts.append(", ".join([f"[All columns]({RESULTS}/{path.stem}.md)", *others]))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -229,9 +233,10 @@ def _read(path: Path, key: str) -> dict[str, Any]:
 
 
 def _measured(header: Mapping[str, Any], link: str) -> str:
+    threads = counted(header["num_threads"], "thread")
     return (
-        f"On {header['data']}; {header['device']}, {header['num_threads']} thread(s), {header['precision']}, torch "
-        f"{header['torch_version']}, deqzoo {header['library_version']} ([all figures]({link}))."
+        f"On {header['data']}; {header['device']}, {threads}, {header['precision']}, torch {header['torch_version']}, "
+        f"deqzoo {header['library_version']} ([all figures]({link}))."
     )
 
 
