@@ -1,5 +1,7 @@
 """Image folders: pixels kept, labels consistent, and every damaged tree named."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,9 @@ def test_many_files_get_a_progress_bar(folder_root, monkeypatch, capsys):
     ImageFolder(folder_root, size=8).image_set("train")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(module, "_QUIET_BELOW", 3)
+    ImageFolder(folder_root, size=8).image_set("train")
+    assert capsys.readouterr().err == ""  # which is no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     ImageFolder(folder_root, size=8).image_set("train")
     assert "reading train" in capsys.readouterr().err
 
