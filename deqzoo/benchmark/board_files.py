@@ -23,6 +23,8 @@ _CALM = 1.5  # quartiles of a quiet machine are closer than this
 Board = dict[str, Any]
 """What board.json holds: "header" and "entries", of plain values."""
 
+_BRACKETS = "In square brackets the first and the third quartile."
+
 
 def board(entries: Sequence[Entry], *, data: str, device: torch.device, quick: bool) -> Board:
     """Returns what was measured and by what, as plain values."""
@@ -65,7 +67,7 @@ def write_board(found: Board, folder: Path) -> list[Path]:
     files = [folder / f"{base}.{suffix}" for suffix in ("json", "csv", "md")]
     files[0].write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", "utf-8")
     write_csv(map(flat, found["entries"]), files[1])
-    files[2].write_text(f"{title(found['header'])}\n\n{markdown(found)}\n", "utf-8")
+    files[2].write_text(f"{title(found['header'])} {_BRACKETS}\n\n{markdown(found)}\n", "utf-8")
     return files + draw_board(found["entries"], folder, base)
 
 
@@ -113,7 +115,7 @@ def title(header: Mapping[str, Any]) -> str:
     return (
         f"Test images of {header['data']}; {header['device']}{threads}, {header['precision']}, torch "
         f"{header['torch_version']}, deqzoo {header['library_version']}. Times are medians of one run in which all "
-        f"networks took turns, with the first and the third quartile.{quick}"
+        f"networks took turns, so that each finds the caches cold.{quick}"
     )
 
 
@@ -144,15 +146,15 @@ def board_rows(found: Board) -> list[tuple[str, ...]]:
     return [tuple(head), *(_words(entry, sizes, trained=trained) for entry in entries)]
 
 
-def ratios(found: Board, *, trained: bool = False) -> list[str]:
+def ratios(found: Board, *, skip_random: bool = False) -> list[str]:
     """Returns a sentence for each implicit and each explicit network: what the first costs, in terms of the second.
 
     Args:
         found: the board.
-        trained: whether to leave out explicit networks with random weights.
+        skip_random: whether to leave out explicit networks with random weights.
     """
     lines = []
-    explicit = [e for e in found["entries"] if e["kind"] == "explicit" and not (trained and e["accuracy"] is None)]
+    explicit = [e for e in found["entries"] if e["kind"] == "explicit" and not (skip_random and e["accuracy"] is None)]
     for mine in (e for e in found["entries"] if e["kind"] == "implicit"):
         for other in explicit:
             costs = [

@@ -149,7 +149,7 @@ def _boards(root: Path) -> str:
                 f"{speed['batch_size']}) |"
             )
         parts += [title(found["header"]), "\n".join(lines)]
-        parts.append("\n".join(f"- {line}" for line in ratios(found, trained=True)))
+        parts.append("\n".join(f"- {line}" for line in ratios(found, skip_random=True)))
         drawn = {cost: path.with_name(f"{path.stem}-{cost}.svg") for cost in ("flops", "parameters", "latency")}
         links = {cost: f"{RESULTS}/{figure.name}" for cost, figure in drawn.items() if figure.is_file()}
         if "flops" in links:

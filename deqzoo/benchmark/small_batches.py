@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from deqzoo.benchmark.inputs import input_spec, prepared
-from deqzoo.data import EmbeddedSample, embedded_samples
+from deqzoo.data import EmbeddedSample, EmbeddedText, embedded_samples
+from deqzoo.errors import DataError
+from deqzoo.models.vocabulary import vocabulary_from
 from deqzoo.zoo import create_model
 from deqzoo.zoo.loading import load_network
 from deqzoo.zoo.manifest import published
@@ -28,7 +30,7 @@ def open_net(name: str) -> tuple[Any, Literal["trained", "random"]]:
 
 
 def small_batch(net: Any, batch_size: int) -> Tensor:
-    """Returns inputs for a network: images of the sample in the package, noise where there is none, or random tokens.
+    """Returns inputs for a network: images or text of the sample in the package, noise where there is none.
 
     Args:
         net: with its `pretrained_cfg`.
@@ -36,8 +38,21 @@ def small_batch(net: Any, batch_size: int) -> Tensor:
     """
     draw = torch.Generator().manual_seed(0)
     if "input_size" not in net.pretrained_cfg:
-        return torch.randint(net.vocab_size, (batch_size, min(32, net.context)), generator=draw)
+        return _tokens(net, (batch_size, min(32, net.context)), draw)
     spec = input_spec(net)
     if spec.dataset in embedded_samples():
         return prepared(EmbeddedSample(spec.dataset).image_set("test").images[:batch_size], spec)
     return torch.randn(batch_size, spec.channels, *spec.size, generator=draw)
+
+
+def _tokens(net: Any, shape: tuple[int, int], draw: torch.Generator) -> Tensor:
+    noise = torch.randint(net.vocab_size, shape, generator=draw)
+    vocabulary = net.pretrained_cfg.get("vocabulary")
+    if vocabulary is None:
+        return noise
+    try:
+        text = EmbeddedText(net.pretrained_cfg["tag"]).text("all")
+    except DataError:  # the licences of other texts keep them out of the package
+        return noise
+    ids = torch.tensor(vocabulary_from(vocabulary).encode(text[:10_000]))
+    return ids.repeat(-(-noise.numel() // len(ids)))[: noise.numel()].view(shape)

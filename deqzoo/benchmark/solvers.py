@@ -94,8 +94,9 @@ def _backward_overhead(case: Case, contender: Contender) -> tuple[float, int]:
     """Returns the share of a backward pass that was not spent inside of f, and the evaluations before it."""
     f = WatchedMap(case.f)
     loss = case.loss(contender.attempt(f, torch.zeros_like(case.injection))[0])
+    evals = f.evals
     total = _timed(loss.backward)
-    return 1 - f.backward_ms / total, f.evals
+    return 1 - f.backward_ms / total, evals
 
 
 def compare(case: Case, rtol: float, *, repeats: int, progress: tqdm | None = None) -> list[Row]:

@@ -11,7 +11,7 @@ from torch import Tensor
 class WatchedMap:
     """Counts the evaluations of f and adds up the time that they and the backward passes through them take.
 
-    What a solver takes beyond these is its own.
+    What a solver takes beyond these is its own. Gradients pass every evaluation, also those whose argument needs none.
 
     Args:
         f: the map.

@@ -63,7 +63,7 @@ def benchmark(
         effort = dataclasses.replace(effort, batch_sizes=tuple(sorted(set(batch_size))))
     subjects = [open_subject(name, images.spec) for name in dict.fromkeys(models)]
     entries = measure_board(subjects, images, effort, device=where, progress=True)
-    found = board(entries, data=Path(data).name, device=where, quick=quick)
+    found = board(entries, data=_called(data), device=where, quick=quick)
     files = write_board(found, output)
     typer.echo(title(found["header"]) + "\n")
     head, *rows = board_rows(found)
@@ -120,10 +120,16 @@ def corruptions(
         kinds=kinds,
         seed=seed,
         device=where,
-        batch_size=samples_at_once(batch_size, subjects[0].model, where.type),
+        batch_size=samples_at_once(batch_size, where.type),
         progress=True,
     )
-    told = header(Path(data).name, where, quick=False) | {"seed": seed}
+    called = _called(data) + ("" if limit is None else f", {len(images.image_set('test'))} images")
+    told = header(called, where, quick=False) | {"seed": seed}
     files = write_trials(trials, told, output, stem(told, "corruptions"))
     typer.echo(trials_markdown([dataclasses.asdict(trial) for trial in trials]))
     typer.echo(f"written: {', '.join(map(str, files))}")
+
+
+def _called(data: str) -> str:
+    """Returns the name of a data set, or of its folder."""
+    return Path(data).resolve().name if Path(data).is_dir() else data

@@ -58,14 +58,14 @@ def is_text(model: Any) -> bool:
     return isinstance(model, LanguageModel)
 
 
-def samples_at_once(batch_size: int | None, model: Any, device: str) -> int:
-    """Returns the batch size that was asked for, or one that suits a model and the name of a device."""
+def samples_at_once(batch_size: int | None, device: str, *, text: bool = False) -> int:
+    """Returns the batch size that was asked for, or one that suits the device of that name: for images, or for text."""
     if batch_size is not None:
         return batch_size
-    if is_text(model):
+    if text:
         return 64
-    # On a CPU the maps of larger batches leave the caches, and each needs fresh pages: a multiscale network is slower.
-    return 128 if device == "cpu" else 512
+    # Larger batches outgrow the caches of a CPU, and multiscale networks get slower.
+    return 128 if device.partition(":")[0] == "cpu" else 512
 
 
 def require_images(model: Any) -> None:

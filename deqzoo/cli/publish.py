@@ -70,7 +70,7 @@ def export(
         half=half,
         other_seeds=other_seed or (),
         device=where,
-        batch_size=samples_at_once(batch_size, model, where),
+        batch_size=samples_at_once(batch_size, where, text=is_text(model)),
         progress=True,
     )
     told = (

@@ -58,7 +58,7 @@ def eval_(
     """
     where = chosen_device(device)
     model: Any = load(name, max_steps=max_steps, rtol=rtol)
-    at_once = samples_at_once(batch_size, model, where)
+    at_once = samples_at_once(batch_size, where, text=is_text(model))
     if is_text(model):
         from deqzoo.cli.score import scored
 

@@ -10,6 +10,7 @@ import typer
 from deqzoo.cli import app
 from deqzoo.cli.options import BatchSize, Device, Download, Json, Name, Root, chosen_device, samples_at_once, whole_set
 from deqzoo.models import entry
+from deqzoo.models.text_spec import TEXT_GENERATION
 from deqzoo.zoo.figures import at_most
 from deqzoo.zoo.weights_config import read_config
 
@@ -51,10 +52,9 @@ def verify(
     from deqzoo.zoo.release import release_folder
 
     where = chosen_device(device)
-    dataset = entry(read_config(release_folder(name)).name).dataset
-    model = load(name)
-    images = None if data is None else whole_set(model, dataset, data, root, fetch)
-    at_once = samples_at_once(batch_size, model, where)
+    found = entry(read_config(release_folder(name)).name)
+    images = None if data is None else whole_set(load(name), found.dataset, data, root, fetch)
+    at_once = samples_at_once(batch_size, where, text=found.task == TEXT_GENERATION)
     checks = check(name, data=images, device=where, batch_size=at_once, progress=True)
     failed = [c for c in checks if c.verdict == "did not hold"]
     if as_json:
@@ -90,9 +90,8 @@ def measure(
     where = chosen_device(device)
     folder = release_folder(name)
     found = entry(read_config(folder).name)
-    model = load(folder)
-    images = whole_set(model, found.dataset, data, root, fetch)
-    at_once = samples_at_once(batch_size, model, where)
+    images = whole_set(load(folder), found.dataset, data, root, fetch)
+    at_once = samples_at_once(batch_size, where, text=found.task == TEXT_GENERATION)
     figures = remeasure(folder, data=images, device=where, batch_size=at_once, progress=True)
     if folder == manifest.embedded_folder(found.name):
         write_embedded_card(found.name, cards=Path("model_cards"))

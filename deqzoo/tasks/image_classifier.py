@@ -101,8 +101,8 @@ class ImageClassifier(Task):
         if labels > classes:
             raise DataError(
                 f"The data has {labels} classes and the network chooses among {classes}. Give it a head for them with "
-                f"num_classes={labels}. (Folders named after classes of `like` keep the labels of that data set; "
-                "without `like` they are numbered anew.)"
+                f"num_classes={labels}. (With `like`, labels are those of that data set: leave it out to number the "
+                "folders.)"
             )
         self.val_metrics = _metrics(classes, "val/")
         self.test_metrics = _metrics(classes, "test/")

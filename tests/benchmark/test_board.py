@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from deqzoo.benchmark.board import Entry, measure_board
 from deqzoo.benchmark.board_files import (
@@ -218,11 +219,17 @@ def test_lists_that_make_no_sense_are_refused(sample: EmbeddedSample):
 def test_images_of_a_sample_or_some_of_them(tmp_path: Path):
     assert len(open_test_images("mnist-sample", root=tmp_path).image_set("test")) == 300
     assert len(open_test_images("mnist-sample", root=tmp_path, limit=500).image_set("test")) == 300
-    few = open_test_images("mnist-sample", root=tmp_path, limit=100)
+    for name, index in ((name, index) for name in ("cat", "dog") for index in range(20)):
+        path = tmp_path / "test" / name / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(path)
+    (tmp_path / "train").symlink_to(tmp_path / "test")
+    few = open_test_images(str(tmp_path), root=tmp_path, like="cifar10", limit=15)
     labels = few.image_set("test").labels
-    assert len(labels) == 100
-    assert labels.unique().tolist() == list(range(10))  # and not those of the first folders alone
-    assert torch.equal(labels, open_test_images("mnist-sample", root=tmp_path, limit=100).image_set("test").labels)
+    assert len(labels) == 15
+    assert labels.unique().tolist() == [3, 5]  # and not that of the first folder alone
+    again = open_test_images(str(tmp_path), root=tmp_path, like="cifar10", limit=15)
+    assert torch.equal(labels, again.image_set("test").labels)
     with pytest.raises(DataError, match="given as test images"):
         few.image_set("train")
     with pytest.raises(DataError, match="neither a known data set"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from deqzoo import describe, list_models
 from deqzoo.benchmark.board import measure_board
 from deqzoo.benchmark.board_files import board, write_board
 from deqzoo.benchmark.board_speed import Effort
+from deqzoo.benchmark.fast_path import Row
 from deqzoo.benchmark.pages import MODEL_PAGE, PAGES, README, SOLVER_PAGE, render, write_pages
 from deqzoo.benchmark.pairs import Pair
 from deqzoo.benchmark.pairs_table import write_pairs
@@ -76,6 +78,9 @@ def checkout(tmp_path: Path) -> Path:
     write_board(board(entries, data="mnist-sample", device=torch.device("cpu"), quick=True), tmp_path / "benchmarks")
     trials = try_corruptions(subjects[:1], sample, kinds=("contrast",))
     write_trials(trials, HEADER | {"library_version": "0"}, tmp_path / "benchmarks", "corruptions-mnist")
+    told = HEADER | {"model": "a-model", "weights": "trained", "kind": "cpu"}
+    rows = [asdict(Row(name="eager", inference=10.0, training=5.0, inference_ratio=1.0, training_ratio=1.0))]
+    (tmp_path / "benchmarks" / "fast-path-x.json").write_text(json.dumps({"header": told, "rows": rows}))
     return tmp_path
 
 
@@ -94,6 +99,11 @@ def test_one_command_writes_everything(checkout: Path):
     )
     assert "| timm:resnet10t | random weights | 4,9" in text
     assert "Means over 1 corruption of 300 images." in text
+    assert re.search(r"\| pcdeq-mnist-linear \| 100 %, [\d.]+ evaluations \| ", text)
+    assert "of timm:resnet10t" not in text  # whose weights are random
+    page = (checkout / SOLVER_PAGE).read_text()
+    assert "a-model, trained weights, mnist; a machine, 1 thread, torch 2." in page
+    assert "| eager | 10 | 1.00 | 5 | 1.00 | 0.0e+00 |" in page
     assert "| a-model | Picard, Unrolled | 3.22 |" in text
     assert "| a-model | Picard | Unrolled | 100 % | 12 |" in (checkout / SOLVER_PAGE).read_text()
     known = [found for found in map(describe, list_models(pretrained=True)) if found.dataset == "mnist"]

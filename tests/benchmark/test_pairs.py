@@ -13,7 +13,9 @@ from deqzoo.benchmark.pairs import Pair, compare, pairs
 from deqzoo.benchmark.pairs_table import against_peers, pairs_markdown, recommendations, write_pairs
 from deqzoo.benchmark.peer_solvers import PEER, TorchDEQ, peer_pairs
 from deqzoo.benchmark.small_batches import open_net, small_batch
+from deqzoo.data import EmbeddedText
 from deqzoo.errors import SolverError, StructureError
+from deqzoo.models.vocabulary import vocabulary_from
 from deqzoo.solvers import Picard
 from deqzoo.solvers import Reversible as ReversibleSolver
 
@@ -127,3 +129,10 @@ def test_inputs_are_real_where_they_can_be():
     tokens = small_batch(net, 2)
     assert tokens.shape == (2, 32) and int(tokens.max()) < net.vocab_size
     assert torch.equal(tokens, small_batch(net, 2))
+    net, weights = open_net("deq-lm-shakespeare-tiny")
+    assert weights == "trained"
+    vocabulary = vocabulary_from(net.pretrained_cfg["vocabulary"])
+    told = vocabulary.decode(small_batch(net, 2).flatten().tolist())
+    assert EmbeddedText("tiny-shakespeare").text("all").startswith(told)
+    net.pretrained_cfg = net.pretrained_cfg | {"tag": "ptb"}  # whose text is not in the package
+    assert int(small_batch(net, 2).max()) < net.vocab_size

@@ -52,5 +52,7 @@ def test_a_loop_passes_it_many_times():
     z = torch.ones(1)
     for _ in range(3):
         z = f(z)
-    z.backward()
-    assert 15 <= f.backward_ms < 60
+    start = time.perf_counter()
+    _Slow.apply(_Slow.apply(z)).backward()  # two products that are not those of f
+    whole = 1e3 * (time.perf_counter() - start)
+    assert 15 <= f.backward_ms <= whole - 10

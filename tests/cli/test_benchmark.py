@@ -36,7 +36,9 @@ def test_corruptions(deqzoo: Any, tmp_path: Path):
     options = ("--corruption", "blur", "--limit", "20", "--device", "cpu", "--output", str(tmp_path))
     code, _, _ = deqzoo("corruptions", NAME, "--data", "mnist-sample", *options)
     assert code == 0
-    assert {t["num_images"] for t in json.loads(path.read_text())["trials"]} == {20}
+    (few,) = tmp_path.glob("corruptions-mnist-sample-20-images-*.json")
+    assert {t["num_images"] for t in json.loads(few.read_text())["trials"]} == {20}
+    assert {t["num_images"] for t in json.loads(path.read_text())["trials"]} == {300}
     code, _, err = deqzoo("corruptions", NAME, "--data", "mnist-sample", "--corruption", "snow")
     assert code == 2 and "is none of" in err
     code, _, err = deqzoo("corruptions", "timm:resnet10t", "--data", "mnist-sample")

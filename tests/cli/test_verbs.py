@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deqzoo import __version__, create_model, load
+from deqzoo import __version__, create_model
 from deqzoo.cli import main
 from deqzoo.cli.options import samples_at_once
 from deqzoo.zoo import save
@@ -176,7 +176,6 @@ def test_the_module_is_the_command():
 
 
 def test_a_batch_that_suits_the_device_unless_one_is_asked_for():
-    images, text = load("pcdeq-mnist-linear"), load("deq-lm-shakespeare-tiny")
-    assert [samples_at_once(None, images, device) for device in ("cpu", "cuda", "cuda:1")] == [128, 512, 512]
-    assert samples_at_once(None, text, "cuda") == 64
-    assert samples_at_once(7, text, "cpu") == samples_at_once(7, images, "cpu") == 7
+    assert [samples_at_once(None, device) for device in ("cpu", "cpu:0", "cuda", "cuda:1")] == [128, 128, 512, 512]
+    assert samples_at_once(None, "cuda", text=True) == 64
+    assert samples_at_once(7, "cpu") == samples_at_once(7, "cpu", text=True) == 7
