@@ -1,8 +1,8 @@
 """Compares ways to run one network faster: `python -m deqzoo.benchmark.fast_path mdeq-cifar-original`.
 
 Eager against each ingredient and all of them together, interleaved in one process, so that the figures are ratios of
-one run. Fixed budgets are what eager needs for its slowest image, and so go beyond the tolerance of the others. Networks
-that were not trained yet have random weights.
+one run. Fixed budgets are what eager needs for its slowest image, and so go beyond the tolerance of the others.
+Networks that were not trained yet have random weights.
 """
 
 import copy
