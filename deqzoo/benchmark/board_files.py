@@ -115,7 +115,7 @@ def title(header: Mapping[str, Any]) -> str:
     return (
         f"Test images of {header['data']}; {header['device']}{threads}, {header['precision']}, torch "
         f"{header['torch_version']}, deqzoo {header['library_version']}. Times are medians of one run in which all "
-        f"networks took turns; alone, each is faster.{quick}"
+        f"networks took turns; that of one image comes right after that of another.{quick}"
     )
 
 

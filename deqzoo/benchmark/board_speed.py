@@ -65,7 +65,7 @@ class Speeds:
     """Of several networks.
 
     Attributes:
-        latency: of one image, by name, and by name and number of a point of the curve (`at_point`).
+        latency: of one image right after another, by name, and by name and number of a point of the curve (`at_point`).
         throughput: by name and batch size.
         training: by name; of none if it was not measured.
     """
@@ -93,11 +93,12 @@ def measure_speeds(
         device: where the networks are.
         progress: whether to show a bar.
     """
-    single = {s.name: Work(run=_one_by_one(s.model, images[s.name])) for s in subjects}
+    alone = {s.name: _one_by_one(s.model, images[s.name]) for s in subjects}
     for s in subjects:
         for i, point in enumerate(curves.get(s.name, ())):
-            run = solving_as(s.net, point, _one_by_one(s.model, images[s.name]))
-            single[at_point(s.name, i)] = Work(run=run)
+            alone[at_point(s.name, i)] = solving_as(s.net, point, _one_by_one(s.model, images[s.name]))
+    # An image before the one that is timed: what others left in the caches would cost more than a small network itself.
+    single = {name: Work(run=run, prepare=run) for name, run in alone.items()}
     steps = {s.name: TrainingStep(s.net, images[s.name][: max(effort.batch_sizes)]) for s in subjects if effort.train}
     rounds = effort.warmups + effort.repeats
     total = len(single) * (effort.warmups + effort.latencies) + rounds * (

@@ -189,7 +189,8 @@ def fast_path_title(header: Mapping[str, Any]) -> str:
     threads = f", {counted(header['num_threads'], 'thread')}" if header["kind"] == "cpu" else ""
     return (
         f"{header['model']}, {header['weights']} weights, {header['data']}; {header['device']}{threads}, "
-        f"torch {header['torch_version']}."
+        f"torch {header['torch_version']}. Medians of {counted(header['repeats'], 'round')} in which all "
+        "took turns."
     )
 
 
@@ -217,9 +218,10 @@ def main(
     with warnings.catch_warnings(), tqdm(total=len(ways) * (1 + repeats), desc="fast path", unit="run") as progress:
         warnings.simplefilter("ignore")
         rows = compare(net, images.to(where), ways, repeats=repeats, progress=progress)
-    told = header(f"batches of {len(images)}", where, quick=False) | {"model": name, "weights": weights}
+    told = header(f"batches of {len(images)}", where, quick=False)
+    told |= {"model": name, "weights": weights, "repeats": repeats}
     plain = [asdict(row) for row in rows]
-    typer.echo(f"{fast_path_title(told)} Medians of {repeats}.\n\n{fast_path_markdown(plain)}")
+    typer.echo(f"{fast_path_title(told)}\n\n{fast_path_markdown(plain)}")
     if output is not None:
         output.write_text(json.dumps({"header": told, "rows": plain}, indent=1) + "\n", "utf-8")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from deqzoo.benchmark.given_images import GivenImages
-from deqzoo.data import EmbeddedSample, ImageData, embedded_samples, open_data
+from deqzoo.data import EmbeddedSample, ImageData, ImageFolder, embedded_samples, open_data
+from deqzoo.errors import DataError
 
 FEW = 500
 """Images for a quick look."""
@@ -25,12 +26,17 @@ def open_test_images(
         limit: the most images, drawn at random and the same in every run; None for all.
 
     Raises:
-        DataError: if there is no such data, or it cannot be read.
+        DataError: if there is no such data, or it cannot be read, or `like` is given for what is no folder.
     """
     if name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX) in embedded_samples():
         data: ImageData = EmbeddedSample(name.removesuffix(_SUFFIX))
     else:
         data = open_data(name, root=root, like=like, download=download)
+    if like is not None and not isinstance(data, ImageFolder):
+        raise DataError(
+            f"{name} was given with like={like!r}. That is for folders: a named data set has its own size, "
+            f"normalisation and labels. Leave it out, or write ./{name} for a folder of that name."
+        )
     if limit is None:
         return data
     images = data.image_set("test")

@@ -15,7 +15,7 @@ import typer
 from deqzoo.benchmark.board_files import ratios, read_board, title
 from deqzoo.benchmark.board_plots import draw_board
 from deqzoo.benchmark.fast_path import fast_path_markdown, fast_path_title
-from deqzoo.benchmark.pairs_table import GOOD_ENOUGH, against_peers, pairs_markdown, recommendations
+from deqzoo.benchmark.pairs_table import GOOD_ENOUGH, against_peers, pairs_markdown, pairs_settings, recommendations
 from deqzoo.benchmark.robustness import draw_thinking, mean_trials_markdown
 from deqzoo.errors import DataError
 from deqzoo.models import entries, entry
@@ -182,7 +182,8 @@ def _pairs(root: Path) -> str:
     for path in _files(root, "pairs"):
         results = _read(path, "pairs")
         rows = results["pairs"]
-        parts += [_measured(results["header"], path.name), recommendations(rows)]
+        told = f"{_measured(results['header'], path.name)} {pairs_settings(results['header'])}"
+        parts += [told, recommendations(rows)]
         parts += ["\n".join(f"- {line}" for line in against_peers(rows)), pairs_markdown(rows)]
     return "\n\n".join(part for part in parts if part)
 

@@ -5,6 +5,7 @@ All pairs take turns on the same small batch of the same weights, so that the fi
 
 import copy
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Pair:
         converged: share of samples of which every equilibrium reached the tolerance.
         evals: evaluations of f for a sample in the forward pass, summed over equilibria, mean.
         backward_evals: vector-Jacobian products of the backward solves; None for adjoints that solve nothing.
-        gradient_error: of all parameters' gradient, relative to a solve in float64.
+        gradient_error: of all parameters' gradient, relative to a solve in float64; None for gradients with NaN, or if
+            that solve did not converge.
         forward_ms: median time of the forward pass, without a graph.
         total_ms: median time of forward and backward pass.
         peak_mb: most memory of forward and backward pass in MiB.
@@ -170,25 +172,29 @@ def compare(
     return rows
 
 
-def _reference(net: Any, inputs: Tensor) -> Tensor:
-    """Returns the gradient at the equilibrium in float64."""
+def _reference(net: Any, inputs: Tensor) -> Tensor | None:
+    """Returns the gradient at the equilibrium in float64; None if that was not found."""
     exact = copy.deepcopy(net).double()
     tight: dict[str, Any] = {"rtol": 1e-10, "max_steps": 2000}
     set_runtime(exact, solver=Anderson(**tight, patience=200), adjoint=Implicit(solver=GMRES(**tight)))
-    return Gradient(exact, inputs.double() if inputs.is_floating_point() else inputs).value()
+    with observe_equilibria(exact) as seen:
+        found = Gradient(exact, inputs.double() if inputs.is_floating_point() else inputs).value()
+    backward = [s.backward_stats for _, s in seen.solutions]
+    solved = all(stats is not None and stats.converged.all() for stats in backward)
+    return found if solved and seen.converged.all() else None
 
 
-def _counted(row: Pair, gradient: Gradient, reference: Tensor) -> Pair:
+def _counted(row: Pair, gradient: Gradient, reference: Tensor | None) -> Pair:
     with observe_equilibria(gradient.net) as seen:
         found = gradient.value()
     backward = [s.backward_stats.num_evals for _, s in seen.solutions if s.backward_stats is not None]
-    error = float((found - reference).norm() / reference.norm())
+    error = math.nan if reference is None else float((found - reference).norm() / reference.norm())
     return dataclasses.replace(
         row,
         converged=float(seen.converged.double().mean()),
         evals=float(seen.num_steps.double().mean()),
         backward_evals=sum(backward) if backward else None,
-        gradient_error=error if error == error else None,
+        gradient_error=None if math.isnan(error) else error,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from deqzoo.benchmark.board_files import header
 from deqzoo.benchmark.peer_solvers import PEER
-from deqzoo.zoo.rounding import at_least, at_most, at_most_significant
+from deqzoo.zoo.rounding import at_least, at_most, at_most_significant, counted
 
 GOOD_ENOUGH = 1e-2
 """The largest relative error of a gradient that is recommended."""
@@ -37,7 +37,7 @@ def pairs_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{at_least(100 * row['converged'])} %",
                 at_most(row["evals"]),
                 "" if row["backward_evals"] is None else str(row["backward_evals"]),
-                "not a number" if error is None else at_most_significant(error),
+                "unknown" if error is None else at_most_significant(error),
                 at_most(row["forward_ms"]),
                 at_most(row["total_ms"]),
                 at_most(row["peak_mb"]),
@@ -45,6 +45,14 @@ def pairs_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def pairs_settings(header: Mapping[str, Any]) -> str:
+    """Returns what the pairs were measured with, in a sentence."""
+    return (
+        f"Batches of {header['batch_size']}; all solves to {header['rtol']:g}, in at most "
+        f"{counted(header['max_steps'], 'step')}; medians of {header['repeats']} rounds in which all pairs took turns."
+    )
 
 
 def recommendations(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -66,8 +74,9 @@ def recommendations(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_pairs(rows: Sequence[Any], path: Path, **settings: Any) -> None:
+def write_pairs(rows: Sequence[Any], path: Path, *, batch_size: int, rtol: float, max_steps: int, repeats: int) -> None:
     """Writes the rows as JSON, with what they were measured by and with."""
+    settings = {"batch_size": batch_size, "rtol": rtol, "max_steps": max_steps, "repeats": repeats}
     told = header("small batches", torch.device("cpu"), quick=False) | settings
     found = {"header": told, "pairs": [asdict(row) for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ class Classifier(nn.Module, abc.ABC):
 
     """
 
-    fixed_input_size: ClassVar[bool] = True
+    fixed_input_size: bool = True
     layers: ClassVar[dict[str, str]] = {}
 
     def __init__(self, *, in_chans: int, num_classes: int, num_features: int) -> None:

@@ -163,5 +163,5 @@ def node_mnist(**runtime: Unpack[ODERuntime]) -> NeuralODE:
 
 @register(task="image-classification", dataset="cifar10", recipe="node-cifar")
 def node_cifar(**runtime: Unpack[ODERuntime]) -> NeuralODE:
-    """Two flows, of 32 channels on maps of 16x16 and of 64 on maps of 8x8."""
-    return NeuralODE(32, (32, 64), **runtime)
+    """Two flows, of 40 channels on maps of 16x16 and of 72 on maps of 8x8."""
+    return NeuralODE(32, (40, 72), **runtime)

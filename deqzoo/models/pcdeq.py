@@ -6,7 +6,8 @@ plain iteration reaches it at a geometric rate from every nonnegative start.
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate
+from operator import mul
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from deqzoo.adjoints import Adjoint, Implicit
 from deqzoo.models.certified import Certificate, Certified
 from deqzoo.models.classifier import check_size
-from deqzoo.models.maps import halved_maps, maps_along
+from deqzoo.models.maps import maps_along
 from deqzoo.models.pcdeq_parts import PositiveConcaveCell, iteration_bounds, positive_injection
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import ImplicitModule
@@ -27,10 +28,13 @@ _PICARD = Picard(rtol=1e-4, max_steps=200, patience=200)
 
 
 class _Stage(nn.Module):
-    """entry -> BatchNorm -> positive injection -> equilibrium -> (max pooling) -> BatchNorm."""
+    """entry -> BatchNorm -> positive injection -> equilibrium -> (max pooling) -> BatchNorm.
+
+    Where the entry keeps the shape of its maps, they are added to the result, as in a residual block.
+    """
 
     def __init__(
-        self, entry: nn.Module, width: int, *, activation: str, solver: FixedPointSolver, adjoint: Adjoint
+        self, entry: nn.Linear | nn.Conv2d, width: int, *, activation: str, solver: FixedPointSolver, adjoint: Adjoint
     ) -> None:
         super().__init__()
         dense = isinstance(entry, nn.Linear)
@@ -43,21 +47,26 @@ class _Stage(nn.Module):
         self.pool = nn.Identity() if dense else nn.MaxPool2d(3, stride=1, padding=1)
         self.norm_out = norm(width)
         self.activation = activation
+        self.keeps_shape = not dense and entry.in_channels == width and entry.stride == (1, 1)
 
     def injection(self, x: Tensor) -> Tensor:
         """Returns p, of the shape of the equilibrium."""
         return positive_injection(self.norm_in(self.entry(x)), self.activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm_out(self.pool(self.equilibrium(self.injection(x))))
+        out = self.norm_out(self.pool(self.equilibrium(self.injection(x))))
+        return x + out if self.keeps_shape else out
 
 
 class PcDEQ(Certified):
     """pcDEQ equilibria in sequence, each fed by a convolution (or, first and only, a matrix) with BatchNorm.
 
     Args:
-        widths: channels of each equilibrium. The first keeps the image size, each further one halves it.
-        image_size: height and width of its images in pixels.
+        widths: channels of each equilibrium.
+        image_size: height and width of its images in pixels. With `dense` or `pool_size` it takes no others.
+        strides: of the convolutions that feed the equilibria: 1 keeps the size of the maps, 2 halves it. By default the
+            first keeps it, and each further one halves it.
+        stem: channels of a convolution with BatchNorm and ReLU before all that; None for none.
         dense: one equilibrium of vectors instead of maps.
         padding: of the halving convolutions; 0 loses a border, as the original does.
         pool_size: side of the squares that are averaged for the head; by default the whole map.
@@ -77,6 +86,8 @@ class PcDEQ(Certified):
         widths: Sequence[int],
         *,
         image_size: int,
+        strides: Sequence[int] | None = None,
+        stem: int | None = None,
         dense: bool = False,
         padding: int = 1,
         pool_size: int | None = None,
@@ -86,20 +97,37 @@ class PcDEQ(Certified):
         solver: FixedPointSolver = _PICARD,
         adjoint: Adjoint = Implicit(solver=_PICARD),
     ) -> None:
-        if dense and len(widths) != 1:
-            raise ValueError(f"A dense PcDEQ has one equilibrium, got widths={tuple(widths)}. Give one width.")
+        strides = tuple(strides or (1, *(2 for _ in widths[1:])))
+        if dense and (len(widths) != 1 or strides != (1,) or stem):
+            raise ValueError(
+                f"A dense PcDEQ has one equilibrium and no convolutions, got widths={tuple(widths)}, "
+                f"strides={strides}, stem={stem}. Give one width alone."
+            )
+        if len(strides) != len(widths):
+            raise ValueError(
+                f"PcDEQ got widths={tuple(widths)} and strides={strides}. Give one stride for each equilibrium."
+            )
+        paddings = [1, *(padding for _ in widths[1:])]
         side = image_size
-        for _ in widths[1:]:
-            side = (side + 2 * padding - 3) // 2 + 1
-        pool_size = pool_size or side
-        cells = 1 if dense else (side // pool_size) ** 2
+        for stride, pad in zip(strides, paddings, strict=True):
+            side = (side + 2 * pad - 3) // stride + 1
+        cells = 1 if dense or pool_size is None else (side // pool_size) ** 2
         super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=widths[-1] * cells)
-        self.widths = tuple(widths)
+        self.widths, self.strides = tuple(widths), strides
         self.image_size, self.pool_size, self.dense = image_size, pool_size, dense
-        entries: list[nn.Module] = [
-            nn.Linear(in_chans * image_size**2, widths[0]) if dense else nn.Conv2d(in_chans, widths[0], 3, padding=1)
-        ]
-        entries += [nn.Conv2d(a, b, 3, stride=2, padding=padding) for a, b in pairwise(widths)]
+        self.fixed_input_size = dense or pool_size is not None
+        self.stem = nn.Identity()
+        if stem:
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_chans, stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
+            )
+        entries: list[nn.Linear | nn.Conv2d]
+        if dense:
+            entries = [nn.Linear(in_chans * image_size**2, widths[0])]
+        else:
+            before = (stem or in_chans, *widths[:-1])
+            shapes = zip(before, widths, strides, paddings, strict=True)
+            entries = [nn.Conv2d(a, b, 3, stride=stride, padding=pad) for a, b, stride, pad in shapes]
         self.stages = nn.Sequential(
             *(
                 _Stage(entry, width, activation=activation, solver=solver, adjoint=adjoint)
@@ -115,8 +143,7 @@ class PcDEQ(Certified):
         )
 
     def _proved(self, x: Tensor, rtol: float) -> Certificate:
-        check_size(x, self.image_size)
-        x = x.flatten(1) if self.dense else x
+        x = self._prepared(x)
         bounds, least = [], math.inf
         for stage in self.stages:
             assert isinstance(stage, _Stage)
@@ -137,14 +164,27 @@ class PcDEQ(Certified):
     def feature_info(self) -> list[dict[str, Any]]:
         if self.dense:
             return []
-        return halved_maps(self.widths, "stages.{}")
+        reductions = accumulate(self.strides, mul)
+        return [
+            {"num_chs": width, "reduction": reduction, "module": f"stages.{place}"}
+            for place, (width, reduction) in enumerate(zip(self.widths, reductions, strict=True))
+        ]
 
     def forward_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        check_size(x, self.image_size)
-        return maps_along(self.stages, x.flatten(1) if self.dense else x)
+        return maps_along(self.stages, self._prepared(x))
 
     def pool(self, features: Tensor) -> Tensor:
-        return features if self.dense else F.avg_pool2d(features, self.pool_size).flatten(1)
+        if self.dense:
+            return features
+        if self.pool_size is None:
+            return super().pool(features)
+        return F.avg_pool2d(features, self.pool_size).flatten(1)
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """Images -> what feeds the first equilibrium."""
+        if self.fixed_input_size:
+            check_size(x, self.image_size)
+        return x.flatten(1) if self.dense else self.stem(x)
 
 
 @register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist")
@@ -177,6 +217,12 @@ def pcdeq_mnist_multi(**runtime: Unpack[Runtime]) -> PcDEQ:
 def pcdeq_cifar(**runtime: Unpack[Runtime]) -> PcDEQ:
     """Three pcDEQ-1 equilibria of growing width, halving the image between them."""
     return PcDEQ((64, 120, 160), image_size=32, pool_size=4, **runtime)
+
+
+@register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar-tiny")
+def pcdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PcDEQ:
+    """Six narrow pcDEQ-1 equilibria behind a stem, two of each size from half the image's on."""
+    return PcDEQ((32, 32, 64, 64, 112, 112), image_size=32, stem=32, strides=(2, 1, 2, 1, 2, 1), **runtime)
 
 
 @register(task="image-classification", dataset="cifar10")

@@ -236,6 +236,12 @@ def test_images_of_a_sample_or_some_of_them(tmp_path: Path):
         open_test_images("nothing-sample", root=tmp_path)
 
 
+def test_named_images_are_like_themselves(tmp_path: Path):
+    for name in ("mnist", "mnist-sample"):
+        with pytest.raises(DataError, match=rf"{name} was given with like='cifar10'. That is for folders"):
+            open_test_images(name, root=tmp_path, like="cifar10")
+
+
 def test_other_files_are_no_boards(tmp_path: Path):
     with pytest.raises(DataError, match="could not be read"):
         read_board(tmp_path / "missing.json")

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ BLANKS = {
     + "\n\nEnd.\n"
     for page, parts in PAGES.items()
 }
+SETTINGS: dict[str, Any] = {"batch_size": 4, "rtol": 1e-5, "max_steps": 100, "repeats": 3}
 HEADER = {"data": "mnist", "device": "a machine", "num_threads": 1, "precision": "float32", "torch_version": "2"}
 PAIR = Pair(
     model="a-model",
@@ -78,14 +80,14 @@ def checkout(tmp_path: Path) -> Path:
     write_board(board(entries, data="mnist-sample", device=torch.device("cpu"), quick=True), tmp_path / "benchmarks")
     trials = try_corruptions(subjects[:1], sample, kinds=("contrast",))
     write_trials(trials, HEADER | {"library_version": "0"}, tmp_path / "benchmarks", "corruptions-mnist")
-    told = HEADER | {"model": "a-model", "weights": "trained", "kind": "cpu"}
+    told = HEADER | {"model": "a-model", "weights": "trained", "kind": "cpu", "repeats": 9}
     rows = [asdict(Row(name="eager", inference=10.0, training=5.0, inference_ratio=1.0, training_ratio=1.0))]
     (tmp_path / "benchmarks" / "fast-path-x.json").write_text(json.dumps({"header": told, "rows": rows}))
     return tmp_path
 
 
 def test_one_command_writes_everything(checkout: Path):
-    write_pairs([PAIR], checkout / "benchmarks" / "pairs.json")
+    write_pairs([PAIR], checkout / "benchmarks" / "pairs.json", **SETTINGS)
     drawn = sorted((checkout / "benchmarks").glob("*.svg"))
     before = [file.read_bytes() for file in drawn]
     for file in drawn:
@@ -103,6 +105,8 @@ def test_one_command_writes_everything(checkout: Path):
     assert "of timm:resnet10t" not in text  # whose weights are random
     page = (checkout / SOLVER_PAGE).read_text()
     assert "a-model, trained weights, mnist; a machine, 1 thread, torch 2." in page
+    assert "Medians of 9 rounds in which all took turns." in page
+    assert "Batches of 4; all solves to 1e-05, in at most 100 steps; medians of 3 rounds" in page
     assert "| eager | 10 | 1.00 | 5 | 1.00 | 0.0e+00 |" in page
     assert "| a-model | Picard, Unrolled | 3.22 |" in text
     assert "| a-model | Picard | Unrolled | 100 % | 12 |" in (checkout / SOLVER_PAGE).read_text()
@@ -134,9 +138,9 @@ def test_a_changed_result_changes_the_readme(checkout: Path):
         path.write_text(json.dumps(found))
         assert render(README, text, checkout) != text
         path.write_text(kept)
-    write_pairs([PAIR], checkout / "benchmarks" / "pairs.json")
+    write_pairs([PAIR], checkout / "benchmarks" / "pairs.json", **SETTINGS)
     told = [render(page, BLANKS[page], checkout) for page in (README, SOLVER_PAGE)]
-    write_pairs([dataclasses.replace(PAIR, total_ms=9.0)], checkout / "benchmarks" / "pairs.json")
+    write_pairs([dataclasses.replace(PAIR, total_ms=9.0)], checkout / "benchmarks" / "pairs.json", **SETTINGS)
     again = [render(page, BLANKS[page], checkout) for page in (README, SOLVER_PAGE)]
     assert all(new != old for new, old in zip(again, told, strict=True))
 

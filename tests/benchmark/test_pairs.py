@@ -10,7 +10,7 @@ import torch
 
 from deqzoo.adjoints import Reversible, Unrolled
 from deqzoo.benchmark.pairs import Pair, compare, pairs
-from deqzoo.benchmark.pairs_table import against_peers, pairs_markdown, recommendations, write_pairs
+from deqzoo.benchmark.pairs_table import against_peers, pairs_markdown, pairs_settings, recommendations, write_pairs
 from deqzoo.benchmark.peer_solvers import PEER, TorchDEQ, peer_pairs
 from deqzoo.benchmark.small_batches import open_net, small_batch
 from deqzoo.data import EmbeddedText
@@ -62,10 +62,21 @@ def test_tables_say_which_pair_to_take(rows: list[Pair], tmp_path: Path):
     table = pairs_markdown([*plain, failed]).splitlines()
     assert len({line.count("|") for line in table}) == 1
     assert "cannot be used: it solves nothing" in table[-1]
-    write_pairs(rows, tmp_path / "new" / "pairs.json", rtol=1e-4)
+    write_pairs(rows, tmp_path / "new" / "pairs.json", batch_size=2, rtol=1e-4, max_steps=100, repeats=1)
     kept = json.loads((tmp_path / "new" / "pairs.json").read_text())
     assert kept["pairs"] == plain
-    assert kept["header"]["rtol"] == 1e-4
+    assert pairs_settings(kept["header"]).startswith(
+        "Batches of 2; all solves to 0.0001, in at most 100 steps; medians"
+    )
+
+
+def test_without_an_exact_gradient_no_error_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deqzoo.benchmark.pairs.Anderson", lambda **_: Picard(rtol=1e-10, max_steps=2))
+    found = compare(NAME, batch_size=2, repeats=1)
+    assert all(row.gradient_error is None and row.total_ms is not None for row in found)
+    plain = [asdict(row) for row in found]
+    assert "none converged" in recommendations(plain)
+    assert "unknown" in pairs_markdown(plain)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")

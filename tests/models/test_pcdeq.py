@@ -1,6 +1,7 @@
 """pcDEQ: the published sizes, W >= 0 at all times, and a certificate that holds."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def images(net: PcDEQ, batch: int = 4) -> torch.Tensor:
 def stage_problems(net: PcDEQ, x: torch.Tensor):
     """Yields (cell, p, z*) of each equilibrium in float64, z* by iterating long from zero."""
     net = net.double().eval()
-    x = x.double().flatten(1) if net.dense else x.double()
+    x = x.double().flatten(1) if net.dense else net.stem(x.double())
     for stage in net.stages:
         cell, p = stage.equilibrium.cell, stage.injection(x)
         z = torch.zeros_like(p)
@@ -43,13 +44,15 @@ def stage_problems(net: PcDEQ, x: torch.Tensor):
             if torch.equal(z, before):
                 break
         yield cell, p, z
-        x = stage.norm_out(stage.pool(z))
+        out = stage.norm_out(stage.pool(z))
+        x = x + out if stage.keeps_shape else out
 
 
 def small(activation: str = "relu6", *, dense: bool = False, scale: float = 1.0, seed: int = 0) -> PcDEQ:
     """A network with weights far from their small start."""
     torch.manual_seed(seed)
-    net = PcDEQ((5,) if dense else (4, 6), image_size=8, dense=dense, activation=activation, in_chans=2, num_classes=3)
+    shape: dict[str, Any] = {"widths": (5,), "dense": True} if dense else {"widths": (4, 6), "pool_size": 4}
+    net = PcDEQ(**shape, image_size=8, activation=activation, in_chans=2, num_classes=3)
     with torch.no_grad():
         for stage in net.stages:
             stage.equilibrium.cell.linear.weight = scale * torch.rand_like(stage.equilibrium.cell.linear.weight)
@@ -63,12 +66,14 @@ def test_published_networks_have_their_published_number_of_parameters(name, coun
     assert sum(p.numel() for p in entry(name).build().parameters()) == count
 
 
-@pytest.mark.parametrize(("name", "most"), [("pcdeq-mnist", 70_000), ("pcdeq-cifar", 661_470)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("pcdeq-mnist", 70_000), ("pcdeq-cifar", 661_470), ("pcdeq-cifar-tiny", 661_470)]
+)
 def test_our_networks_are_no_larger_than_they_may_be(name, most):
     assert sum(p.numel() for p in entry(name).build().parameters()) <= most
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, "pcdeq-mnist"])
+@pytest.mark.parametrize("name", [*PUBLISHED, "pcdeq-mnist", "pcdeq-cifar-tiny"])
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 def test_every_equilibrium_converges_for_random_images(name, train):
     net = entry(name).build().train(train)
@@ -190,6 +195,38 @@ def test_the_certificate_holds(activation, dense, scale):
             assert (error[k >= enough] <= 1e-4 * (1 + 1e-6)).all()
 
 
+def test_the_certificate_holds_behind_a_stem_and_along_skips():
+    torch.manual_seed(0)
+    net = PcDEQ((4, 4, 6, 6), image_size=8, strides=(2, 1, 2, 1), stem=4, in_chans=2, num_classes=3).eval()
+    assert [stage.keeps_shape for stage in net.stages] == [False, True, False, True]
+    set_runtime(net, solver=Picard(rtol=1e-12, max_steps=5000))
+    x = images(net)
+    proof = net.certificate(x, rtol=1e-4)
+    for (cell, p, z_star), enough in zip(stage_problems(net, x), proof.max_steps.T, strict=True):
+        z = torch.zeros_like(p)
+        for k in range(1, 30):
+            z = cell(z, p)
+            error = ((z_star - z) / z_star).flatten(1).amax(1)
+            assert (error[k >= enough] <= 1e-4 * (1 + 1e-6)).all()
+    net = net.double()
+    maps = net.forward_maps(x.double())
+    assert [m.shape[1:] for m in maps] == [(4, 4, 4), (4, 4, 4), (6, 2, 2), (6, 2, 2)]
+    assert [info["reduction"] for info in net.feature_info] == [2, 2, 4, 4]
+    out = net.stages[1].norm_out(net.stages[1].pool(net.stages[1].equilibrium(net.stages[1].injection(maps[0]))))
+    torch.testing.assert_close(maps[1], maps[0] + out)
+
+
+def test_images_of_any_size_unless_the_head_counts_them():
+    net = PcDEQ((4, 6), image_size=8, in_chans=2, num_classes=3).eval()
+    assert not net.fixed_input_size
+    assert net(torch.randn(2, 2, 12, 10)).shape == (2, 3)
+    whole = PcDEQ((4, 6), image_size=8, pool_size=4, in_chans=2, num_classes=3).eval()
+    whole.load_state_dict(net.state_dict())
+    x = images(net)
+    torch.testing.assert_close(whole(x), net(x))
+    assert whole.fixed_input_size
+
+
 def test_the_certificate_follows_the_weights_and_leaves_the_network_alone():
     net = small(scale=0.01).train()
     x = images(net)
@@ -301,7 +338,9 @@ def test_one_image_of_nan_harms_no_other():
     ("kwargs", "message"),
     [
         ({"widths": (4,), "activation": "gelu"}, r"activation='gelu'.*concave.*Choose one of tanh"),
-        ({"widths": (4, 5), "dense": True}, r"one equilibrium, got widths=\(4, 5\)"),
+        ({"widths": (4, 5), "dense": True}, r"one equilibrium and no convolutions, got widths=\(4, 5\)"),
+        ({"widths": (4,), "dense": True, "stem": 3}, r"no convolutions, got .*stem=3"),
+        ({"widths": (4, 5), "strides": (2,)}, r"widths=\(4, 5\) and strides=\(2,\)\. Give one stride"),
         ({"widths": (4,), "num_classes": -1}, r"num_classes=-1"),
     ],
 )
