@@ -1,6 +1,17 @@
 """Architectures, one file each, and the names of their configurations."""
 
-from deqzoo.models import deq, deq_transformer, explicit, mdeq, mdeq_pyramid, mondeq, neural_ode, pcdeq, revdeq
+from deqzoo.models import (
+    deq,
+    deq_transformer,
+    explicit,
+    mdeq,
+    mdeq_pyramid,
+    mondeq,
+    neural_ode,
+    pcdeq,
+    revdeq,
+    transformer,
+)
 from deqzoo.models.input_spec import INPUT_SPECS, InputSpec
 from deqzoo.models.registry import ModelEntry, Runtime, TextRuntime, canonical, entries, entry, register
 
@@ -23,4 +34,5 @@ __all__ = [
     "pcdeq",
     "register",
     "revdeq",
+    "transformer",
 ]

@@ -21,7 +21,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """Concave on z ≥ 0, increasing, bounded."""
 
 _REFINEMENTS = 200
-"""Iterations from above and from below that a certificate compares."""
+"""The most iterations from above and from below that a certificate compares."""
 
 
 def positive_injection(x: Tensor, activation: str) -> Tensor:
@@ -69,10 +69,13 @@ def iteration_bounds(cell: PositiveConcaveCell, p: Tensor, rtol: float) -> tuple
     """
     above = torch.full_like(p, 6.0 if cell.activation == "relu6" else 1.0)
     for _ in range(_REFINEMENTS):
-        above = cell(above, p)
+        higher, above = above, cell(above, p)
+        if (higher - above <= 1e-12 * above).all():
+            break
     below = torch.zeros_like(p)
-    mus = []
-    for _ in range(_REFINEMENTS):
+    mus: list[Tensor] = []
+    # Once a single step of fᵐ is enough for every sample, larger m prove nothing better.
+    while len(mus) < _REFINEMENTS and not (mus and (mus[-1] >= 1 - rtol).all()):
         below = cell(below, p)
         mus.append((below / above).flatten(1).amin(1).clamp_max(1))
     # (1 − μₘ)ᵏ ≤ rtol; log1p, as 1 − μ may round to one.

@@ -39,10 +39,14 @@ class ODERuntime(Sizes, total=False):
     adjoint: ODEAdjoint
 
 
-class TextRuntime(SolverRuntime, total=False):
-    """What every language model takes: how to solve, and the size of the vocabulary."""
+class TextSizes(TypedDict, total=False):
+    """The size that every language model takes."""
 
     vocab_size: int
+
+
+class TextRuntime(SolverRuntime, TextSizes, total=False):
+    """What every language model with an equilibrium takes: how to solve, and the size of the vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +55,8 @@ class ModelEntry:
 
     Attributes:
         name: canonical, such as "pcdeq-mnist".
-        build: makes the network, untrained; takes the keywords of `Runtime`, `ODERuntime`, `Sizes` or
-            `TextRuntime`.
+        build: makes the network, untrained; takes the keywords of `Runtime`, `ODERuntime`, `Sizes`,
+            `TextRuntime` or `TextSizes`.
         task: what it does, such as "image-classification".
         dataset: what it is meant for, a key of `INPUT_SPECS` for images, of `TEXT_SPECS` for text.
         recipe: the recipe that trains it, None where there is none.

@@ -1,12 +1,15 @@
 """Explicit transformers of the parts that equilibrium transformers are made of: what those are compared with."""
 
 from dataclasses import dataclass
+from typing import Unpack
 
 from torch import Tensor, nn
 
 from deqzoo.errors import StructureError
 from deqzoo.models.generation import Anew, TextState
+from deqzoo.models.registry import TextSizes, register
 from deqzoo.models.text_net import TextNet
+from deqzoo.models.text_spec import TEXT_SPECS
 from deqzoo.models.transformer_parts import Block, Masks, Memory
 
 
@@ -90,3 +93,21 @@ class Transformer(TextNet):
 
     def begin(self, tokens: Tensor, *, warm: bool) -> TextState:
         return Anew(self, tokens)
+
+
+# Of deq-lm-shakespeare-tiny's width, with as many parameters but for the vector that carries its state.
+_SHAKESPEARE_TINY = {"width": 176, "heads": 4, "hidden": 480, "context": 256, "distinct": 2}
+
+
+@register(task="text-generation", dataset="tiny-shakespeare", recipe="baselines/transformer-shakespeare-tiny")
+def transformer_shakespeare_tiny(**sizes: Unpack[TextSizes]) -> Transformer:
+    """An explicit baseline: two blocks of width 176 over characters, of less than 0.8 million parameters."""
+    config = TransformerConfig(**_SHAKESPEARE_TINY, depth=2)
+    return Transformer(config, **{"vocab_size": TEXT_SPECS["tiny-shakespeare"].vocab_size, **sizes})
+
+
+@register(task="text-generation", dataset="tiny-shakespeare", recipe="baselines/transformer-shakespeare-tiny-tied")
+def transformer_shakespeare_tiny_tied(**sizes: Unpack[TextSizes]) -> Transformer:
+    """An explicit baseline of tied weights: two blocks of width 176 over characters, passed six times."""
+    config = TransformerConfig(**_SHAKESPEARE_TINY, depth=12)
+    return Transformer(config, **{"vocab_size": TEXT_SPECS["tiny-shakespeare"].vocab_size, **sizes})

@@ -16,7 +16,8 @@ from deqzoo.zoo import save
 
 NAME = "deq-lm-shakespeare-tiny"
 SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2")
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("deq-lm-*.yaml"))
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted([*FOLDER.glob("deq-lm-*.yaml"), *FOLDER.glob("baselines/transformer-*.yaml")])
 ALPHABET = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 TEXT = "To be, or not to be: that is the question.\n" * 12
 
@@ -119,7 +120,7 @@ def run_training(verb: str, recipe: Path, *options: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::deqzoo.errors.UnconvergedWarning")
-@pytest.mark.parametrize("name", ["deq-lm-shakespeare-tiny", "deq-lm-ptb"])
+@pytest.mark.parametrize("name", ["deq-lm-shakespeare-tiny", "deq-lm-ptb", "transformer-shakespeare-tiny-tied"])
 def test_a_recipe_runs_and_leaves_a_model(name: str, workplace: Path):
     [recipe] = [path for path in RECIPES if path.stem == name]
     run_training("fit", recipe, *SHORT, "--data.context=16", "--data.eval_batch_size=8")
@@ -135,7 +136,7 @@ def test_a_recipe_runs_and_leaves_a_model(name: str, workplace: Path):
 
 
 def test_recipes_are_named_like_their_models():
-    assert len(RECIPES) == 4
+    assert len(RECIPES) == 6
     for path in RECIPES:
         content = yaml.safe_load(path.read_text())
         assert content["model"]["init_args"]["net"]["init_args"]["name"] == path.stem

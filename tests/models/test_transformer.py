@@ -1,9 +1,12 @@
 """Explicit transformers: the same parts without a solve."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from deqzoo import create_model
 from deqzoo.errors import StructureError
 from deqzoo.models.generation import window_length
 from deqzoo.models.transformer import Transformer, TransformerConfig
@@ -88,3 +91,16 @@ def test_sizes_that_do_not_fit_are_named():
         transformer(depth=3)
     with pytest.raises(ValueError, match=r"width=30 for heads=4.*pairs.*multiple of 8"):
         TransformerConfig(width=30, heads=4, hidden=8, context=8, depth=2, distinct=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"), [("transformer-shakespeare-tiny", 2), ("transformer-shakespeare-tiny-tied", 12)]
+)
+def test_baselines_have_the_size_of_what_they_are_compared_with(name: str, depth: int):
+    net: Any = create_model(name)
+    compared: Any = create_model("deq-lm-shakespeare-tiny")
+    extra = compared.cell.carry.numel()
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in compared.parameters()) - extra
+    assert net.config.depth == depth and net.context == compared.context
+    with pytest.raises(ValueError, match="no equilibrium to solve"):
+        create_model(name, max_steps=3)
