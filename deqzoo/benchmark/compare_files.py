@@ -13,8 +13,8 @@ from deqzoo.zoo.tables import write_csv
 
 
 def comparison_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Returns a comparison in words, header first."""
-    return [
+    """Returns a comparison in words, header first, without columns of which nothing is known."""
+    table = [
         ("model", "parameters", "accuracy", "95 % interval", "evaluations", "converged", "images/s", "MiB/image"),
         *(
             (
@@ -30,6 +30,8 @@ def comparison_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             for row in rows
         ),
     ]
+    known = [column for column in zip(*table, strict=True) if set(column[1:]) != {"not measured"}]
+    return list(zip(*known, strict=True))
 
 
 def machines(rows: Sequence[Row]) -> str:
@@ -47,9 +49,9 @@ def machines(rows: Sequence[Row]) -> str:
 
 
 def write_comparison(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Writes compare.csv and, if matplotlib is installed, compare.svg. Returns their paths."""
+    """Writes compare-DATASET.csv and, if matplotlib is installed, compare-DATASET.svg. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    table, plot = folder / "compare.csv", folder / "compare.svg"
+    table, plot = (folder / f"compare-{rows[0].dataset}.{suffix}" for suffix in ("csv", "svg"))
     write_csv((row.as_dict() for row in rows), table, columns=[field.name for field in fields(Row)])
     if not can_draw():
         return [table]

@@ -4,6 +4,7 @@
 `<!-- generated: NAME -->` and `<!-- end: NAME -->`; the rest stays as it is.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ import typer
 
 from deqzoo.benchmark.board_files import ratios, read_board, title
 from deqzoo.benchmark.board_plots import draw_board
+from deqzoo.benchmark.compare import Row, chosen_models, compare
+from deqzoo.benchmark.compare_files import comparison_table, write_comparison
 from deqzoo.benchmark.fast_path import fast_path_markdown, fast_path_title
 from deqzoo.benchmark.pairs_table import GOOD_ENOUGH, against_peers, pairs_markdown, pairs_settings, recommendations
 from deqzoo.benchmark.robustness import draw_thinking, mean_trials_markdown
@@ -23,6 +26,7 @@ from deqzoo.zoo import list_models
 from deqzoo.zoo.embed import write_embedded_card
 from deqzoo.zoo.manifest import published
 from deqzoo.zoo.rounding import at_least, at_most, cost, counted
+from deqzoo.zoo.tables import markdown_table
 from deqzoo.zoo.text_figures import UNITS
 
 RESULTS = "benchmarks"
@@ -37,6 +41,7 @@ def write_pages(root: Path) -> list[Path]:
         DataError: if a page is missing or has not the comments that say where tables go, or a results file is damaged.
         WeightsError: if results of published weights are missing.
     """
+    texts = {page: _text(root / page) for page in PAGES}
     for name in _embedded():
         write_embedded_card(name, cards=root / "model_cards")
     folder = root / RESULTS
@@ -44,7 +49,9 @@ def write_pages(root: Path) -> list[Path]:
         draw_board(read_board(path)["entries"], folder, path.stem)
     for path in _files(root, "corruptions"):
         draw_thinking(_read(path, "trials")["trials"], path.with_suffix(".svg"))
-    rendered = {root / page: render(page, _text(root / page), root) for page in PAGES}
+    for dataset in _compared():
+        write_comparison(_comparison(dataset), folder)
+    rendered = {root / page: render(page, text, root) for page, text in texts.items()}
     for path, text in rendered.items():
         path.write_text(text, "utf-8")
     return list(rendered)
@@ -132,6 +139,27 @@ def _by_task(root: Path) -> str:
     return "\n".join(lines)
 
 
+def _side_by_side(root: Path) -> str:
+    parts = []
+    for dataset in _compared():
+        parts += [f"Test images of {dataset}:", markdown_table(comparison_table(_comparison(dataset)))]
+        if (root / RESULTS / f"compare-{dataset}.svg").is_file():
+            parts.append(f"![Errors against parameters](../{RESULTS}/compare-{dataset}.svg)")
+    return "\n\n".join(parts)
+
+
+def _compared() -> list[str]:
+    """Returns the data sets that have several classifiers with weights."""
+    sets = [entry(name).dataset for name in list_models(pretrained=True, task="image-classification")]
+    return [dataset for dataset in dict.fromkeys(sets) if sets.count(dataset) > 1]
+
+
+def _comparison(dataset: str) -> list[Row]:
+    """Returns the published figures of a data set, without those of speed: they are of different hours."""
+    rows = compare(chosen_models(dataset))
+    return [dataclasses.replace(row, images_per_second=None, memory_mb=None) for row in rows]
+
+
 def _boards(root: Path) -> str:
     parts = []
     for path in _files(root, "benchmark"):
@@ -207,7 +235,7 @@ def _fast_paths(root: Path) -> str:
 
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     README: {"models": _models, "networks": _boards, "corruptions": _robustness, "solvers": _solvers},
-    MODEL_PAGE: {"by task": _by_task},
+    MODEL_PAGE: {"by task": _by_task, "side by side": _side_by_side},
     SOLVER_PAGE: {"pairs": _pairs, "fast paths": _fast_paths},
 }
 """Pages and their written parts by name; a part is empty where nothing was measured."""

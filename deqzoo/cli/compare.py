@@ -25,7 +25,7 @@ def compare(
     download: Download = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Of speed and memory.")] = 64,
     device: Device = "auto",
-    output: Annotated[Path, typer.Option(help="Folder for compare.csv and compare.svg.")] = Path("."),
+    output: Annotated[Path, typer.Option(help="Folder for compare-DATASET.csv and .svg.")] = Path("."),
     as_json: Json = False,
 ) -> None:
     """Compare all pretrained models of a data set.

@@ -96,7 +96,7 @@ def test_comparisons_are_written_the_same_each_time(tmp_path: Path):
     rows = [*compare(chosen_models("mnist")), explicit()]
     files = write_comparison(rows, tmp_path / "a")
     again = write_comparison(rows, tmp_path / "b")
-    assert [path.name for path in files] == ["compare.csv", "compare.svg"]
+    assert [path.name for path in files] == ["compare-mnist.csv", "compare-mnist.svg"]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(files, again, strict=True))
     with files[0].open(newline="") as file:
         read = list(csv.DictReader(file))

@@ -88,12 +88,17 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_one_command_writes_everything(checkout: Path):
     write_pairs([PAIR], checkout / "benchmarks" / "pairs.json", **SETTINGS)
-    drawn = sorted((checkout / "benchmarks").glob("*.svg"))
+    drawn = sorted((checkout / "benchmarks").glob("*-*.svg"))
     before = [file.read_bytes() for file in drawn]
     for file in drawn:
         file.unlink()
     assert write_pages(checkout) == [checkout / page for page in PAGES]
     assert [file.read_bytes() for file in drawn] == before
+    for dataset in ("cifar10", "mnist"):
+        assert (checkout / "benchmarks" / f"compare-{dataset}.svg").is_file()
+        assert f"](../benchmarks/compare-{dataset}.svg)" in (checkout / MODEL_PAGE).read_text()
+        kept = (ROOT / "benchmarks" / f"compare-{dataset}.csv").read_text()
+        assert (checkout / "benchmarks" / f"compare-{dataset}.csv").read_text() == kept
     text = (checkout / README).read_text()
     assert text.startswith("# A zoo\n") and text.endswith("\nEnd.\n")
     assert (

@@ -14,7 +14,7 @@ def test_a_data_set_is_compared_by_what_was_published(deqzoo: Any, tmp_path: Pat
     assert code == 0
     assert "models on mnist (published figures)" in out
     assert "69,746" in out and "70,410" in out and "99.58 %" in out
-    assert {path.name for path in tmp_path.iterdir()} == {"compare.csv", "compare.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == {"compare-mnist.csv", "compare-mnist.svg"}
 
 
 def test_measured_here_it_is_one_object_on_stdout(deqzoo: Any, tmp_path: Path):
