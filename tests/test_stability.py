@@ -380,6 +380,15 @@ class TestDominantGrowth:
         growth = dominant_growth(lambda z: z, torch.zeros(3, 4))
         assert torch.equal(growth, torch.zeros(3))
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    def test_states_that_are_met_to_the_last_bit_have_a_growth_too(self, dtype):
+        z = torch.tensor([[40.0, 40.0], [40.0, 40.0], [0.0, 0.0]], dtype=dtype)
+        slopes = torch.tensor([[0.5], [0.0], [0.5]], dtype=dtype, requires_grad=True)
+        growth = dominant_growth(lambda z, slopes: slopes * z + (40 - slopes.detach() * 40), z, slopes)
+        torch.testing.assert_close(growth, torch.tensor([0.5, 0.0, 0.0], dtype=dtype), rtol=0.05, atol=0)
+        growth.sum().backward()
+        assert slopes.grad is not None and slopes.grad.isfinite().all()
+
     @pytest.mark.parametrize("options", [{"steps": -1}, {"radius": 0.0}])
     def test_refuses_impossible_searches(self, options):
         with pytest.raises(ValueError, match=r"steps=2, radius=0\.1"):

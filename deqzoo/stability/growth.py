@@ -15,10 +15,10 @@ from deqzoo.tree import Layout, State
 def dominant_growth(f: Callable[..., State], z: State, *args: Any, steps: int = 2, radius: float = 0.1) -> Tensor:
     """(B,) ‖f(z + d) − f(z)‖ / ‖d‖ per sample, for the disturbance d that f enlarges most.
 
-    Found by power iteration from f(z) − z: what a solve leaves over lies along the directions that contract least. For
-    small d this is the size of the Jacobian's dominant eigenvalue. One such direction among thousands is enough to end
-    convergence, and ‖J‖_F hardly knows of it. It takes differences, hence no second derivatives, and bears the rounding
-    of half precision.
+    Found by power iteration from f(z) − z, or from z where that is zero: what a solve leaves over lies along the
+    directions that contract least. For small d this is the size of the Jacobian's dominant eigenvalue. One such direction
+    among thousands is enough to end convergence, and ‖J‖_F hardly knows of it. It takes differences, hence no second
+    derivatives, and bears the rounding of half precision.
 
     Differentiable with respect to `args` and the parameters of f; z and d are taken as constants. Costs 3 + `steps`
     evaluations of f.
@@ -45,7 +45,9 @@ def dominant_growth(f: Callable[..., State], z: State, *args: Any, steps: int = 
         at = layout.ravel(z).detach()
         size = radius * _norms(at)
         image = flat(at, *flat.tensors)
-        d = _scaled(image - at, size)
+        left = image - at
+        # Nothing is left over of a state that f returns to the last bit, as happens in half precision.
+        d = _scaled(torch.where(left.any(1, keepdim=True), left, at), size)
         for _ in range(steps):
             d = _scaled(flat(at + d, *flat.tensors) - image, size)
     change = flat(at + d, *flat.tensors) - flat(at, *flat.tensors)
@@ -57,4 +59,5 @@ def _norms(rows: Tensor) -> Tensor:
 
 
 def _scaled(rows: Tensor, size: Tensor) -> Tensor:
-    return rows * (size / _norms(rows).clamp_min(torch.finfo(rows.dtype).tiny))
+    # Divided first: size over the norm of a row of zeros may overflow, and zero times infinity is NaN.
+    return rows / _norms(rows).clamp_min(torch.finfo(rows.dtype).tiny) * size
