@@ -16,9 +16,9 @@ def dominant_growth(f: Callable[..., State], z: State, *args: Any, steps: int = 
     """(B,) ‖f(z + d) − f(z)‖ / ‖d‖ per sample, for the disturbance d that f enlarges most.
 
     Found by power iteration from f(z) − z, or from z where that is zero: what a solve leaves over lies along the
-    directions that contract least. For small d this is the size of the Jacobian's dominant eigenvalue. One such direction
-    among thousands is enough to end convergence, and ‖J‖_F hardly knows of it. It takes differences, hence no second
-    derivatives, and bears the rounding of half precision.
+    directions that contract least. For small d this is the size of the Jacobian's dominant eigenvalue. One such
+    direction among thousands is enough to end convergence, and ‖J‖_F hardly knows of it. It takes differences, hence no
+    second derivatives, and bears the rounding of half precision.
 
     Differentiable with respect to `args` and the parameters of f; z and d are taken as constants. Costs 3 + `steps`
     evaluations of f.
