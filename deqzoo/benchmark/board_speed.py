@@ -24,7 +24,7 @@ class Effort:
     Attributes:
         batch_sizes: that throughput is measured at; the largest is also that of training.
         repeats: rounds that count, of throughput and training.
-        latencies: rounds that count at batch 1, each with the next image.
+        latencies: rounds that count at batch 1: in each, an image that is not timed, and the next one, that is.
         warmups: rounds before them.
         num_flops: images whose operations are counted.
         train: whether training steps are measured.

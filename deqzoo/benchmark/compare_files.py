@@ -1,7 +1,9 @@
 """A comparison of models as a table, as CSV and as a plot."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,9 @@ def comparison_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             for row in rows
         ),
     ]
-    known = [column for column in zip(*table, strict=True) if set(column[1:]) != {"not measured"}]
-    return list(zip(*known, strict=True))
+    measured = [any(getattr(row, cost) is not None for row in rows) for cost in ("images_per_second", "memory_mb")]
+    told = [*[True] * (len(table[0]) - len(measured)), *measured]
+    return [tuple(compress(line, told)) for line in table]
 
 
 def machines(rows: Sequence[Row]) -> str:
@@ -48,10 +51,17 @@ def machines(rows: Sequence[Row]) -> str:
     return f"Speed: {'; '.join(met)} ({how})."
 
 
-def write_comparison(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Writes compare-DATASET.csv and, if matplotlib is installed, compare-DATASET.svg. Returns their paths."""
+def write_comparison(rows: Sequence[Row], folder: Path, *, name: str) -> list[Path]:
+    """Writes compare-NAME.csv and, if matplotlib is installed, compare-NAME.svg. Returns their paths.
+
+    Args:
+        rows: of the models.
+        folder: where to.
+        name: of the data set, or a pattern of models.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    table, plot = (folder / f"compare-{rows[0].dataset}.{suffix}" for suffix in ("csv", "svg"))
+    base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    table, plot = (folder / f"compare-{base}.{suffix}" for suffix in ("csv", "svg"))
     write_csv((row.as_dict() for row in rows), table, columns=[field.name for field in fields(Row)])
     if not can_draw():
         return [table]

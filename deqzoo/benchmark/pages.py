@@ -50,7 +50,7 @@ def write_pages(root: Path) -> list[Path]:
     for path in _files(root, "corruptions"):
         draw_thinking(_read(path, "trials")["trials"], path.with_suffix(".svg"))
     for dataset in _compared():
-        write_comparison(_comparison(dataset), folder)
+        write_comparison(_comparison(dataset), folder, name=dataset)
     rendered = {root / page: render(page, text, root) for page, text in texts.items()}
     for path, text in rendered.items():
         path.write_text(text, "utf-8")
@@ -156,8 +156,8 @@ def _compared() -> list[str]:
 
 def _comparison(dataset: str) -> list[Row]:
     """Returns the published figures of a data set, without those of speed: they are of different hours."""
-    rows = compare(chosen_models(dataset))
-    return [dataclasses.replace(row, images_per_second=None, memory_mb=None) for row in rows]
+    of_speed = ("images_per_second", "memory_mb", "batch_size", "device", "num_threads")
+    return [dataclasses.replace(row, **dict.fromkeys(of_speed)) for row in compare(chosen_models(dataset))]
 
 
 def _boards(root: Path) -> str:
@@ -208,7 +208,7 @@ def _robustness(root: Path) -> str:
 def _pairs(root: Path) -> str:
     parts = []
     for path in _files(root, "pairs"):
-        results = _read(path, "pairs")
+        results = _read(path, "pairs", "batch_size", "rtol", "max_steps", "repeats")
         rows = results["pairs"]
         told = f"{_measured(results['header'], path.name)} {pairs_settings(results['header'])}"
         parts += [told, recommendations(rows)]
@@ -228,7 +228,7 @@ def _solvers(root: Path) -> str:
 def _fast_paths(root: Path) -> str:
     parts = []
     for path in _files(root, "fast-path"):
-        results = _read(path, "rows")
+        results = _read(path, "rows", "repeats")
         parts += [fast_path_title(results["header"]), fast_path_markdown(results["rows"])]
     return "\n\n".join(parts)
 
@@ -250,14 +250,16 @@ def _files(root: Path, kind: str) -> list[Path]:
     return sorted((root / RESULTS).glob(f"{kind}*.json"))
 
 
-def _read(path: Path, key: str) -> dict[str, Any]:
+def _read(path: Path, key: str, *settings: str) -> dict[str, Any]:
+    """Returns a results file, of which `key` and, in the header, `settings` are needed."""
     try:
         found = json.loads(path.read_text("utf-8"))
-        kept = {"header", key} <= found.keys()
+        kept = {"header", key} <= found.keys() and set(settings) <= found["header"].keys()
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} could not be read: {error}. It should be a results file: measure again.") from error
     if not kept:
-        raise DataError(f"{path} has no header or no {key}. It should be a results file: measure again.")
+        needed = ", ".join((key, *settings))
+        raise DataError(f"{path} has no header, or not all of {needed}. It should be a results file: measure again.")
     return found
 
 

@@ -63,6 +63,10 @@ def recommendations(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| model | fastest | ms | least memory | MiB |", "|---|---|---|---|---|"]
     for model in dict.fromkeys(row["model"] for row in rows):
         good = [row for row in rows if row["model"] == model and _trusted(row) and not _is_peer(row)]
+        ran = [row for row in rows if row["model"] == model and row["failure"] is None]
+        if ran and all(row["gradient_error"] is None for row in ran):
+            lines.append(f"| {model} | no exact gradient to compare with was found | | | |")
+            continue
         if not good:
             lines.append(f"| {model} | none converged with gradients within {GOOD_ENOUGH:g} | | | |")
             continue

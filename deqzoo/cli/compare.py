@@ -25,7 +25,7 @@ def compare(
     download: Download = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Of speed and memory.")] = 64,
     device: Device = "auto",
-    output: Annotated[Path, typer.Option(help="Folder for compare-DATASET.csv and .svg.")] = Path("."),
+    output: Annotated[Path, typer.Option(help="Folder for a CSV and a plot, compare-….csv and .svg.")] = Path("."),
     as_json: Json = False,
 ) -> None:
     """Compare all pretrained models of a data set.
@@ -56,7 +56,7 @@ def compare(
         batch_size=batch_size,
         progress=True,
     )
-    files = write_comparison(rows, output)
+    files = write_comparison(rows, output, name=wanted)
     if as_json:
         models = [row.as_dict() for row in rows]
         typer.echo(json.dumps({"dataset": dataset, "models": models, "files": list(map(str, files))}, allow_nan=False))

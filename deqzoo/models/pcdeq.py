@@ -28,13 +28,17 @@ _PICARD = Picard(rtol=1e-4, max_steps=200, patience=200)
 
 
 class _Stage(nn.Module):
-    """entry -> BatchNorm -> positive injection -> equilibrium -> (max pooling) -> BatchNorm.
-
-    Where the entry keeps the shape of its maps, they are added to the result, as in a residual block.
-    """
+    """entry -> BatchNorm -> positive injection -> equilibrium -> (max pooling) -> BatchNorm (-> plus what came in)."""
 
     def __init__(
-        self, entry: nn.Linear | nn.Conv2d, width: int, *, activation: str, solver: FixedPointSolver, adjoint: Adjoint
+        self,
+        entry: nn.Linear | nn.Conv2d,
+        width: int,
+        *,
+        activation: str,
+        skip: bool,
+        solver: FixedPointSolver,
+        adjoint: Adjoint,
     ) -> None:
         super().__init__()
         dense = isinstance(entry, nn.Linear)
@@ -46,8 +50,7 @@ class _Stage(nn.Module):
         )
         self.pool = nn.Identity() if dense else nn.MaxPool2d(3, stride=1, padding=1)
         self.norm_out = norm(width)
-        self.activation = activation
-        self.keeps_shape = not dense and entry.in_channels == width and entry.stride == (1, 1)
+        self.activation, self.skip = activation, skip
 
     def injection(self, x: Tensor) -> Tensor:
         """Returns p, of the shape of the equilibrium."""
@@ -55,11 +58,14 @@ class _Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.norm_out(self.pool(self.equilibrium(self.injection(x))))
-        return x + out if self.keeps_shape else out
+        return x + out if self.skip else out
 
 
 class PcDEQ(Certified):
     """pcDEQ equilibria in sequence, each fed by a convolution (or, first and only, a matrix) with BatchNorm.
+
+    Two parts are not of the paper, and change nothing of what is proved of the equilibria: a stem, and sums. An
+    equilibrium whose convolution keeps width and size of the maps before it is added to these, as in residual networks.
 
     Args:
         widths: channels of each equilibrium.
@@ -68,7 +74,7 @@ class PcDEQ(Certified):
             first keeps it, and each further one halves it.
         stem: channels of a convolution with BatchNorm and ReLU before all that; None for none.
         dense: one equilibrium of vectors instead of maps.
-        padding: of the halving convolutions; 0 loses a border, as the original does.
+        padding: of the convolutions between equilibria; 0 loses a border, as the original does.
         pool_size: side of the squares that are averaged for the head; by default the whole map.
         activation: σ; see `PositiveConcaveCell`.
         in_chans: channels of its images.
@@ -78,7 +84,7 @@ class PcDEQ(Certified):
 
     """
 
-    layers: ClassVar[dict[str, str]] = {"stages": r"^stages\.(\d+)"}
+    layers: ClassVar[dict[str, str]] = {"stem": r"^stem", "stages": r"^stages\.(\d+)"}
     per_image = True
 
     def __init__(
@@ -97,41 +103,51 @@ class PcDEQ(Certified):
         solver: FixedPointSolver = _PICARD,
         adjoint: Adjoint = Implicit(solver=_PICARD),
     ) -> None:
-        strides = tuple(strides or (1, *(2 for _ in widths[1:])))
-        if dense and (len(widths) != 1 or strides != (1,) or stem):
+        strides = (1, *(2 for _ in widths[1:])) if strides is None else tuple(strides)
+        if dense and (len(widths) != 1 or strides != (1,) or stem is not None):
             raise ValueError(
                 f"A dense PcDEQ has one equilibrium and no convolutions, got widths={tuple(widths)}, "
                 f"strides={strides}, stem={stem}. Give one width alone."
             )
-        if len(strides) != len(widths):
+        if len(strides) != len(widths) or min(*strides, *widths, 1 if stem is None else stem) < 1:
             raise ValueError(
-                f"PcDEQ got widths={tuple(widths)} and strides={strides}. Give one stride for each equilibrium."
+                f"PcDEQ got widths={tuple(widths)}, strides={strides} and stem={stem}. Give one stride for each "
+                "equilibrium, and numbers of 1 and more."
             )
         paddings = [1, *(padding for _ in widths[1:])]
         side = image_size
         for stride, pad in zip(strides, paddings, strict=True):
             side = (side + 2 * pad - 3) // stride + 1
         cells = 1 if dense or pool_size is None else (side // pool_size) ** 2
+        if side < 1 or cells < 1:
+            raise ValueError(
+                f"PcDEQ got image_size={image_size} and pool_size={pool_size} for strides={strides}: the last maps are "
+                f"{side}x{side}, and nothing is left for the head. Take larger images, smaller strides or squares."
+            )
         super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=widths[-1] * cells)
         self.widths, self.strides = tuple(widths), strides
         self.image_size, self.pool_size, self.dense = image_size, pool_size, dense
         self.fixed_input_size = dense or pool_size is not None
         self.stem = nn.Identity()
-        if stem:
+        if stem is not None:
             self.stem = nn.Sequential(
                 nn.Conv2d(in_chans, stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
             )
+        before = (in_chans if stem is None else stem, *widths[:-1])
         entries: list[nn.Linear | nn.Conv2d]
         if dense:
             entries = [nn.Linear(in_chans * image_size**2, widths[0])]
         else:
-            before = (stem or in_chans, *widths[:-1])
             shapes = zip(before, widths, strides, paddings, strict=True)
             entries = [nn.Conv2d(a, b, 3, stride=stride, padding=pad) for a, b, stride, pad in shapes]
+        skips = [
+            a == b and stride == pad == 1 and (place > 0 or stem is not None)  # never of the images themselves
+            for place, (a, b, stride, pad) in enumerate(zip(before, widths, strides, paddings, strict=True))
+        ]
         self.stages = nn.Sequential(
             *(
-                _Stage(entry, width, activation=activation, solver=solver, adjoint=adjoint)
-                for entry, width in zip(entries, widths, strict=True)
+                _Stage(entry, width, activation=activation, skip=skip, solver=solver, adjoint=adjoint)
+                for entry, width, skip in zip(entries, widths, skips, strict=True)
             )
         )
 
@@ -221,7 +237,7 @@ def pcdeq_cifar(**runtime: Unpack[Runtime]) -> PcDEQ:
 
 @register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar-tiny")
 def pcdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PcDEQ:
-    """Six narrow pcDEQ-1 equilibria behind a stem, two of each size from half the image's on."""
+    """Six narrow pcDEQ-1 equilibria behind a stem, in pairs whose second is added to its first."""
     return PcDEQ((32, 32, 64, 64, 112, 112), image_size=32, stem=32, strides=(2, 1, 2, 1, 2, 1), **runtime)
 
 

@@ -70,7 +70,7 @@ def iteration_bounds(cell: PositiveConcaveCell, p: Tensor, rtol: float) -> tuple
     above = torch.full_like(p, 6.0 if cell.activation == "relu6" else 1.0)
     for _ in range(_REFINEMENTS):
         higher, above = above, cell(above, p)
-        if (higher - above <= 1e-12 * above).all():
+        if (higher - above <= min(1e-12, 1e-4 * rtol) * above).all():  # what is left weighs nothing beside rtol
             break
     below = torch.zeros_like(p)
     mus: list[Tensor] = []

@@ -15,10 +15,10 @@ from deqzoo.tree import Layout, State
 def dominant_growth(f: Callable[..., State], z: State, *args: Any, steps: int = 2, radius: float = 0.1) -> Tensor:
     """(B,) ‖f(z + d) − f(z)‖ / ‖d‖ per sample, for the disturbance d that f enlarges most.
 
-    Found by power iteration from f(z) − z, or from z where that is zero: what a solve leaves over lies along the
-    directions that contract least. For small d this is the size of the Jacobian's dominant eigenvalue. One such
-    direction among thousands is enough to end convergence, and ‖J‖_F hardly knows of it. It takes differences, hence no
-    second derivatives, and bears the rounding of half precision.
+    Found by power iteration from f(z) − z, or from a direction at random where that is zero: what a solve leaves over
+    lies along the directions that contract least. For small d this is the size of the Jacobian's dominant eigenvalue.
+    One such direction among thousands is enough to end convergence, and ‖J‖_F hardly knows of it. It takes differences,
+    hence no second derivatives, and bears the rounding of half precision.
 
     Differentiable with respect to `args` and the parameters of f; z and d are taken as constants. Costs 3 + `steps`
     evaluations of f.
@@ -47,11 +47,17 @@ def dominant_growth(f: Callable[..., State], z: State, *args: Any, steps: int = 
         image = flat(at, *flat.tensors)
         left = image - at
         # Nothing is left over of a state that f returns to the last bit, as happens in half precision.
-        d = _scaled(torch.where(left.any(1, keepdim=True), left, at), size)
+        d = _scaled(torch.where(left.any(1, keepdim=True), left, _any_direction(at)), size)
         for _ in range(steps):
             d = _scaled(flat(at + d, *flat.tensors) - image, size)
     change = flat(at + d, *flat.tensors) - flat(at, *flat.tensors)
     return (_norms(change) / _norms(d).clamp_min(torch.finfo(d.dtype).tiny)).squeeze(1)
+
+
+def _any_direction(rows: Tensor) -> Tensor:
+    """Returns the same vector in every call, and leaves torch's own random numbers alone."""
+    generator = torch.Generator(rows.device).manual_seed(0)
+    return torch.randn(rows.shape[1], generator=generator, dtype=rows.dtype, device=rows.device)
 
 
 def _norms(rows: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from deqzoo.benchmark.board_files import (
     title,
     write_board,
 )
-from deqzoo.benchmark.board_speed import Effort, TrainingStep
+from deqzoo.benchmark.board_speed import Effort, TrainingStep, measure_speeds
 from deqzoo.benchmark.cost import executed_flops
 from deqzoo.benchmark.evaluate import evaluate
 from deqzoo.benchmark.inputs import input_spec, prepared
@@ -112,6 +112,17 @@ def test_all_take_turns_and_warmups_do_not_count():
     times = in_turns(works, repeats=3, warmups=2, device=torch.device("cpu"))
     assert "".join(order) == "-a-b" * 5
     assert times["a"].repeats == 3
+
+
+def test_one_image_is_timed_right_after_another(sample: EmbeddedSample):
+    subject = open_subject(BASELINE, MNIST)
+    images = prepared(sample.image_set("test").images[:7], input_spec(subject.net))
+    seen: list[torch.Tensor] = []
+    subject.model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    effort = Effort(batch_sizes=(7,), repeats=1, latencies=2, warmups=1, train=False, curves=False)
+    measure_speeds([subject], {BASELINE: images}, {}, effort, torch.device("cpu"), False)
+    alone = torch.cat([x for x in seen if len(x) == 1])
+    assert torch.equal(alone, images[:6])
 
 
 def test_a_training_step_changes_nothing_but_a_copy():

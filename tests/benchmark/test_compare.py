@@ -95,8 +95,8 @@ def test_measured_figures_replace_the_published_ones():
 
 def test_comparisons_are_written_the_same_each_time(tmp_path: Path):
     rows = [*compare(chosen_models("mnist")), explicit()]
-    files = write_comparison(rows, tmp_path / "a")
-    again = write_comparison(rows, tmp_path / "b")
+    files = write_comparison(rows, tmp_path / "a", name="mnist")
+    again = write_comparison(rows, tmp_path / "b", name="mnist")
     assert [path.name for path in files] == ["compare-mnist.csv", "compare-mnist.svg"]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(files, again, strict=True))
     with files[0].open(newline="") as file:

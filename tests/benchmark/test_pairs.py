@@ -70,12 +70,13 @@ def test_tables_say_which_pair_to_take(rows: list[Pair], tmp_path: Path):
     )
 
 
-def test_without_an_exact_gradient_no_error_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("deqzoo.benchmark.pairs.Anderson", lambda **_: Picard(rtol=1e-10, max_steps=2))
+@pytest.mark.parametrize("part", ["Anderson", "GMRES"], ids=["forward", "backward"])
+def test_without_an_exact_gradient_no_error_is_told(part: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(f"deqzoo.benchmark.pairs.{part}", lambda **_: Picard(rtol=1e-10, max_steps=2))
     found = compare(NAME, batch_size=2, repeats=1)
     assert all(row.gradient_error is None and row.total_ms is not None for row in found)
     plain = [asdict(row) for row in found]
-    assert "none converged" in recommendations(plain)
+    assert "no exact gradient to compare with" in recommendations(plain)
     assert "unknown" in pairs_markdown(plain)
 
 

@@ -13,7 +13,7 @@ from deqzoo.errors import StructureError, UnconvergedWarning
 from deqzoo.fixed_point import fixed_point
 from deqzoo.models import entry
 from deqzoo.models.pcdeq import PcDEQ
-from deqzoo.models.pcdeq_parts import PositiveConcaveCell, positive_injection
+from deqzoo.models.pcdeq_parts import PositiveConcaveCell, iteration_bounds, positive_injection
 from deqzoo.nn import observe_equilibria, set_runtime
 from deqzoo.solvers import Anderson, Picard
 
@@ -45,7 +45,7 @@ def stage_problems(net: PcDEQ, x: torch.Tensor):
                 break
         yield cell, p, z
         out = stage.norm_out(stage.pool(z))
-        x = x + out if stage.keeps_shape else out
+        x = x + out if stage.skip else out
 
 
 def small(activation: str = "relu6", *, dense: bool = False, scale: float = 1.0, seed: int = 0) -> PcDEQ:
@@ -198,7 +198,7 @@ def test_the_certificate_holds(activation, dense, scale):
 def test_the_certificate_holds_behind_a_stem_and_along_skips():
     torch.manual_seed(0)
     net = PcDEQ((4, 4, 6, 6), image_size=8, strides=(2, 1, 2, 1), stem=4, in_chans=2, num_classes=3).eval()
-    assert [stage.keeps_shape for stage in net.stages] == [False, True, False, True]
+    assert [stage.skip for stage in net.stages] == [False, True, False, True]
     set_runtime(net, solver=Picard(rtol=1e-12, max_steps=5000))
     x = images(net)
     proof = net.certificate(x, rtol=1e-4)
@@ -214,6 +214,42 @@ def test_the_certificate_holds_behind_a_stem_and_along_skips():
     assert [info["reduction"] for info in net.feature_info] == [2, 2, 4, 4]
     out = net.stages[1].norm_out(net.stages[1].pool(net.stages[1].equilibrium(net.stages[1].injection(maps[0]))))
     torch.testing.assert_close(maps[1], maps[0] + out)
+
+
+def test_sums_are_of_equal_maps_and_never_of_images():
+    assert not any(stage.skip for stage in PcDEQ((4, 6), image_size=8, in_chans=4).stages)
+    for widths, strides in (((4, 4), (1, 1)), ((4, 4), (2, 1))):
+        net = PcDEQ(widths, image_size=8, strides=strides, padding=0)
+        assert not any(stage.skip for stage in net.stages)
+        assert net(torch.randn(2, 3, 8, 8)).shape == (2, 10)
+
+
+def test_the_certificate_stops_without_a_loss():
+    """Against all refinements, for a batch of easy and hard images."""
+    net = small("relu6", dense=True, scale=0.15).double().eval()
+    [stage] = net.stages
+    cell = stage.equilibrium.cell
+    p = torch.cat([torch.full((1, 5), 1e-6), torch.full((1, 5), 2.0), torch.rand(2, 5)]).double()
+    calls = 0
+
+    def counted(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    with torch.no_grad():
+        above, below, mus = torch.full_like(p, 6.0), torch.zeros_like(p), []
+        for _ in range(200):
+            above = cell(above, p)
+        for _ in range(200):
+            below = cell(below, p)
+            mus.append((below / above).amin(1).clamp_max(1))
+        cell.register_forward_hook(counted)
+        for rtol in (1e-2, 1e-4, 1e-8):
+            steps = [m * (math.log(rtol) / torch.log1p(-mu)).ceil().clamp_min(1) for m, mu in enumerate(mus, 1)]
+            rate, enough = iteration_bounds(cell, p, rtol)
+            torch.testing.assert_close(rate, 1 - mus[0])
+            assert torch.equal(enough, torch.stack(steps).amin(0))
+    assert calls < 3 * 400
 
 
 def test_images_of_any_size_unless_the_head_counts_them():
@@ -340,7 +376,10 @@ def test_one_image_of_nan_harms_no_other():
         ({"widths": (4,), "activation": "gelu"}, r"activation='gelu'.*concave.*Choose one of tanh"),
         ({"widths": (4, 5), "dense": True}, r"one equilibrium and no convolutions, got widths=\(4, 5\)"),
         ({"widths": (4,), "dense": True, "stem": 3}, r"no convolutions, got .*stem=3"),
-        ({"widths": (4, 5), "strides": (2,)}, r"widths=\(4, 5\) and strides=\(2,\)\. Give one stride"),
+        ({"widths": (4, 5), "strides": (2,)}, r"widths=\(4, 5\), strides=\(2,\) and stem=None\. Give one stride"),
+        ({"widths": (4,), "strides": (0,)}, r"strides=\(0,\).*1 and more"),
+        ({"widths": (4,), "stem": 0}, r"stem=0.*1 and more"),
+        ({"widths": (4,), "pool_size": 9}, r"pool_size=9.*last maps are 8x8, and nothing is left"),
         ({"widths": (4,), "num_classes": -1}, r"num_classes=-1"),
     ],
 )
