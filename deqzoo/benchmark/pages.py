@@ -13,8 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deqzoo.benchmark.board_files import ratios, read_board, title
-from deqzoo.benchmark.board_plots import draw_board
+from deqzoo.benchmark.board_files import ratios, read_board, title, write_board
 from deqzoo.benchmark.compare import Row, chosen_models, compare
 from deqzoo.benchmark.compare_files import comparison_table, write_comparison
 from deqzoo.benchmark.fast_path import fast_path_markdown, fast_path_title
@@ -46,7 +45,7 @@ def write_pages(root: Path) -> list[Path]:
         write_embedded_card(name, cards=root / "model_cards")
     folder = root / RESULTS
     for path in _files(root, "benchmark"):
-        draw_board(read_board(path)["entries"], folder, path.stem)
+        write_board(read_board(path), folder)
     for path in _files(root, "corruptions"):
         draw_thinking(_read(path, "trials")["trials"], path.with_suffix(".svg"))
     for dataset in _compared():
