@@ -253,12 +253,15 @@ def _read(path: Path, key: str, *settings: str) -> dict[str, Any]:
     """Returns a results file, of which `key` and, in the header, `settings` are needed."""
     try:
         found = json.loads(path.read_text("utf-8"))
-        kept = {"header", key} <= found.keys() and set(settings) <= found["header"].keys()
+        kept = {"header", key} <= found.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} could not be read: {error}. It should be a results file: measure again.") from error
     if not kept:
-        needed = ", ".join((key, *settings))
-        raise DataError(f"{path} has no header, or not all of {needed}. It should be a results file: measure again.")
+        raise DataError(f"{path} has no header or no {key}. It should be a results file: measure again.")
+    if missing := [setting for setting in settings if setting not in found["header"]]:
+        raise DataError(
+            f"The header of {path} has no {', '.join(missing)}. An earlier version wrote it: measure again."
+        )
     return found
 
 

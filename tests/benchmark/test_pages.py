@@ -168,3 +168,6 @@ def test_places_and_files_that_are_missing_are_named(tmp_path: Path):
     (tmp_path / "benchmarks" / "corruptions.json").write_text("{")
     with pytest.raises(DataError, match="could not be read"):
         render(README, BLANKS[README], tmp_path)
+    (tmp_path / "benchmarks" / "pairs.json").write_text('{"header": {"rtol": 0.1}, "pairs": []}')
+    with pytest.raises(DataError, match=r"header of .*pairs\.json has no batch_size, max_steps, repeats\. An earlier"):
+        render(SOLVER_PAGE, BLANKS[SOLVER_PAGE], tmp_path)
