@@ -231,13 +231,13 @@ def pcdeq_mnist_multi(**runtime: Unpack[Runtime]) -> PcDEQ:
 
 @register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar")
 def pcdeq_cifar(**runtime: Unpack[Runtime]) -> PcDEQ:
-    """Three pcDEQ-1 equilibria of growing width, halving the image between them."""
-    return PcDEQ((64, 120, 160), image_size=32, pool_size=4, **runtime)
+    """Six pcDEQ-1 equilibria behind a stem, in pairs whose second is added to its first."""
+    return PcDEQ((40, 40, 72, 72, 112, 112), image_size=32, stem=40, strides=(1, 1, 2, 1, 2, 1), **runtime)
 
 
 @register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar-tiny")
 def pcdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PcDEQ:
-    """Six narrow pcDEQ-1 equilibria behind a stem, in pairs whose second is added to its first."""
+    """Six narrow pcDEQ-1 equilibria behind a stem, two of each size from half the image's on."""
     return PcDEQ((32, 32, 64, 64, 112, 112), image_size=32, stem=32, strides=(2, 1, 2, 1, 2, 1), **runtime)
 
 
