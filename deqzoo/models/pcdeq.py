@@ -237,7 +237,7 @@ def pcdeq_cifar(**runtime: Unpack[Runtime]) -> PcDEQ:
 
 @register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar-tiny")
 def pcdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PcDEQ:
-    """Six narrow pcDEQ-1 equilibria behind a stem, two of each size from half the image's on."""
+    """Six narrow pcDEQ-1 equilibria behind a stem, in pairs whose second is added to its first."""
     return PcDEQ((32, 32, 64, 64, 112, 112), image_size=32, stem=32, strides=(2, 1, 2, 1, 2, 1), **runtime)
 
 
