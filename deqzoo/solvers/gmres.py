@@ -2,36 +2,37 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from deqzoo.errors import SolverError
 from deqzoo.solution import Solution
 from deqzoo.solvers.base import AffineMap, Counted, FixedPointSolver, Map
-from deqzoo.solvers.progress import start_progress
-from deqzoo.solvers.rows import add_combination, into, overlaps, row_dots, row_norms, work_dtype
+from deqzoo.solvers.krylov import Krylov, least_residual, rounding
+from deqzoo.solvers.progress import on_host, start_progress
+from deqzoo.solvers.rows import row_norms, work_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
 class GMRES(FixedPointSolver):
-    """Minimal residuals for affine maps u ↦ J u + b: the residual of each iterate is the least that the products with
-    J so far allow, until the memory is full; then the oldest direction is dropped.
+    """Minimal residuals for affine maps u ↦ J u + b: the residual is the least that the products with J so far allow
+    (Saad & Schultz 1986, "GMRES"). Once the memory is full, or the tolerance seems to be reached, the solution is
+    formed, its true residual is looked at, and where that is too large a new space is begun from it.
 
-    Runs in the "adaptive simpler" form (Jiránek & Rozložník 2010, "Adaptive version of simpler GMRES"): images of the
-    directions under I − J are kept orthonormal, so that the true residual is at hand in every step, samples stop on
-    their own, and no small system is solved. The next direction is the residual while it shrinks, else the last image.
+    Residuals on the way are those of the small systems, so that a product is followed by two passes over the history.
 
     Attributes:
-        memory: directions kept; two histories of so many states.
+        memory: products before a new space is begun; one more state than that is kept.
 
     """
 
-    memory: int = 16
+    memory: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.memory < 1:
-            raise ValueError(f"GMRES got memory={self.memory}. It keeps at least one direction: use 8 to 30.")
+            raise ValueError(f"GMRES got memory={self.memory}. It takes at least one product: use 16 to 50.")
 
     def solve(self, f: Map, z0: Tensor, fz0: Tensor | None = None) -> Solution[Tensor]:
         """Raises a `SolverError` for maps that are not an `AffineMap`."""
@@ -40,49 +41,104 @@ class GMRES(FixedPointSolver):
                 "GMRES solves linear equations, such as those of a backward pass, and met a general map. "
                 "Use it inside Implicit(solver=GMRES()); for the forward solve take NewtonKrylov()."
             )
-        linear = Counted(f.linear)
-        products, known = self.max_steps, fz0 is not None
+        linear, known = Counted(f.linear), fz0 is not None
         if fz0 is None:
-            fz0, products = linear(z0) + f.offset, products - 1
+            fz0 = linear(z0) + f.offset
         progress = start_progress(self, z0)
-        batch, size = z0.shape
-        rows, dtype = min(self.memory, self.max_steps), work_dtype(z0.dtype)
-        directions = z0.new_empty(batch, rows, size, dtype=dtype)
-        images = torch.empty_like(directions)
+        dtype = work_dtype(z0.dtype)
+        passes = 1 if self.rtol > 300 * torch.finfo(dtype).eps else 2
         u, r = z0.to(dtype), (fz0 - z0).to(dtype)
-        before, direction = row_norms(r)[:, None], r
-        for step in range(products + 1):
-            candidate = step > 0 or not known
-            if candidate and progress.observe(u.to(z0.dtype), u + r, r, step + 1, linear.num_evals):
-                break
-            if step == products:
-                break
-            slot, kept = step % rows, min(step, rows)
-            p = direction
-            q = p - linear(p.to(z0.dtype)).to(dtype)
-            image = row_norms(q)[:, None]
-            for _ in range(self._passes(dtype) if kept else 0):
-                overlap = overlaps(images[:, :kept], q)
-                q = add_combination(q, overlap, images[:, :kept], alpha=-1)
-                p = add_combination(p, overlap, directions[:, :kept], alpha=-1)
-            norm = row_norms(q)[:, None]
-            # A direction whose image lies in the span of the others brings nothing but rounding errors.
-            inverse = torch.where(norm > 1e3 * torch.finfo(dtype).eps * image, 1 / norm, 0)
-            p = into(directions[:, slot], torch.mul, p, inverse)
-            q = into(images[:, slot], torch.mul, q, inverse)
-            gain = row_dots(q, r)
-            u = torch.addcmul(u, gain, p)
-            r = torch.addcmul(r, gain, q, value=-1)
-            after = row_norms(r)[:, None]
-            # A residual that shrank is a new direction; one that did not would repeat the old.
-            direction = torch.where(after < 0.9 * before, r, q)
-            before = after
+        done = not known and progress.observe(z0, u + r, r, linear.num_evals, linear.num_evals)
+        while not done and (room := min(self.memory, self.max_steps - linear.num_evals)):
+            krylov, before = Krylov(r, room, passes=passes), linear.num_evals
+            forecast = None if self.fixed_budget else _Forecast(self, u, krylov.norm, room)
+            for _ in range(room):
+                krylov.extend(linear, z0.dtype)
+                if forecast is not None and forecast.ends(krylov):
+                    break
+            if forecast is None:
+                least, met = least_residual(krylov.matrix(), krylov.norm), linear.num_evals
+            else:
+                least, met = forecast.least(), before + torch.from_numpy(forecast.used)
+            d, r = krylov.combine(*least)
+            u = u + d
+            done = progress.observe(u.to(z0.dtype), u + r, r, linear.num_evals, met)
         return Solution(value=progress.value(), stats=progress.stats(linear.num_evals))
 
-    def _passes(self, dtype: torch.dtype) -> int:
-        """Returns how often an image is freed of its parts along the others.
 
-        Rounding errors of the first pass cost optimality alone, as u and r stay consistent: a second pays where the
-        tolerance is near the precision.
+class _Forecast:
+    """What residuals will be, told on the host from the Hessenberg matrices H of a Krylov space.
+
+    With c the vector for which cᵀ H = 0 and c₀ = 1, the least residual of the small system has the coordinates
+    ‖r‖ c / ‖c‖², and each column of H gives one more entry of c.
+
+    Args:
+        solver: whose tolerances count.
+        u: (B, N) where the space begins.
+        norm: (B,) of the residual there.
+        size: the most columns to come.
+
+    Attributes:
+        used: (B,) after how many products each sample is at its tolerance, or all so far.
+
+    """
+
+    def __init__(self, solver: FixedPointSolver, u: Tensor, norm: Tensor, size: int) -> None:
+        self._rtol, self._atol = solver.rtol, solver.atol
+        self._rounding = rounding(norm.dtype)
+        self._norm, self._start = (np.array(values) for values in on_host(norm, row_norms(u)))
+        batch = len(self._norm)
+        self._h = np.zeros((batch, size + 1, size))
+        self._c = np.ones((batch, size + 1))
+        self._goes_on = np.ones(batch, dtype=bool)
+        self._seen, self._next = 0, 1
+        self.used = np.zeros(batch, dtype=np.int64)
+
+    def ends(self, krylov: Krylov) -> bool:
+        """Returns whether no sample needs another product.
+
+        Looks only when that may be: a look costs more than its arithmetic, and on a GPU a transfer.
         """
-        return 1 if self.rtol > 300 * torch.finfo(dtype).eps else 2
+        if krylov.length < self._next:
+            return False
+        columns, distance = krylov.columns(self._seen).cpu().numpy(), 0.0
+        with np.errstate(all="ignore"):
+            for k in range(self._seen + 1, krylov.length + 1):
+                column, columns = columns[:, : k + 1], columns[:, k + 1 :]
+                self.used[self._goes_on] = k
+                self._goes_on &= column[:, k] > self._rounding * np.linalg.norm(column, axis=1)
+                self._h[:, : k + 1, k - 1] = column
+                distance = self._distance(self._h[:, : k + 1, :k])
+        self._seen = krylov.length
+        # Half the way that is left at the speed so far, for convergence may get faster.
+        self._next = min(self._h.shape[2], self._seen + max(1, int(min(self._seen, distance / 2))))
+        return not self._goes_on.any()
+
+    def least(self) -> tuple[Tensor, Tensor]:
+        """Returns what `least_residual` does, with each sample's own number of products and zeros for the others."""
+        k = self._seen
+        y, rest = torch.zeros(len(self.used), k, dtype=torch.float64), torch.zeros(len(self.used), k + 1).double()
+        h, norm = torch.from_numpy(self._h), torch.from_numpy(self._norm)
+        for used in np.unique(self.used):
+            rows = torch.from_numpy(self.used == used)
+            y[rows, :used], rest[rows, : used + 1] = least_residual(h[rows, : used + 1, :used], norm[rows])
+        return y, rest
+
+    def _distance(self, h: np.ndarray) -> float:
+        """Returns how many more products there will be at the speed so far, from the matrices (B, k + 1, k)."""
+        k, c = h.shape[2], self._c
+        c[:, k] = -(c[:, :k] * h[:, :k, -1]).sum(axis=1) / h[:, k, -1]
+        gap = self._norm / np.sqrt((c[:, : k + 1] ** 2).sum(axis=1))
+        self._goes_on &= np.isfinite(gap)
+        rows = np.flatnonzero(self._goes_on)
+        gap, norm = gap[rows], self._norm[rows]
+        # The residual, and what is added to it for f(u) − u₀.
+        rest = (gap**2 / norm)[:, None] * c[rows, : k + 1]
+        moved = rest.copy()
+        moved[:, :k] += np.linalg.solve(h[rows, 1:], -rest[:, 1:, None])[:, :, 0]
+        scale = np.sqrt((moved**2).sum(axis=1) + self._start[rows] ** 2)  # as if both were at right angles
+        goal = self._atol + self._rtol * scale
+        self._goes_on[rows] = gap > goal
+        if not self._goes_on.any():
+            return 0
+        return np.max(k * np.log(goal / gap) / np.log(gap / norm), initial=0)

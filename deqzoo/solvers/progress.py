@@ -6,7 +6,7 @@ while all samples improve. A fixed budget decides nothing: its bookkeeping stays
 
 import abc
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from deqzoo.solvers.base import FixedPointSolver
 
 
+Evals: TypeAlias = int | Tensor
+"""A number of evaluations: one for all samples, or (B,) one for each."""
+
+
 class Progress(abc.ABC):
     """What is known of every sample so far.
 
@@ -27,10 +31,10 @@ class Progress(abc.ABC):
     """
 
     @abc.abstractmethod
-    def observe(self, carry: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
+    def observe(self, carry: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: Evals) -> bool:
         """Takes note of an iterate z with f(z) and g = f(z) − z, all (B, N), and returns whether all samples are done.
 
-        `carry` (B, ...) is what to keep of it: z, or more.
+        `carry` (B, ...) is what to keep of it: z, or more. `num_evals` is when it was met.
         """
 
     @abc.abstractmethod
@@ -62,10 +66,10 @@ class Adaptive(Progress):
         self._all_active = True
         self._dtype = torch.float32
 
-    def observe(self, carry: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
+    def observe(self, carry: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: Evals) -> bool:
         norms = row_norms(g), row_norms(fz)
         self._dtype = norms[0].dtype
-        gap, scale = _on_host(*norms)
+        gap, scale = on_host(*norms)
         # As after most steps, all samples improved and none is done. Lists, because f has just flushed the caches: a
         # few array operations, each run once, would cost a hundred times their arithmetic.
         if self._all_active and all(map(self._goes_on, gap, scale, self._gap)):
@@ -77,14 +81,14 @@ class Adaptive(Progress):
         return self._atol + self._rtol * scale < gap < before and scale > 0
 
     def _settle(
-        self, carry: Tensor, fz: Tensor, g: Tensor, gap: np.ndarray, scale: np.ndarray, step: int, num_evals: int
+        self, carry: Tensor, fz: Tensor, g: Tensor, gap: np.ndarray, scale: np.ndarray, step: int, num_evals: Evals
     ) -> bool:
         """Does what `observe` does, sample by sample."""
         finite = np.isfinite(gap) & np.isfinite(scale)
         plain = finite & (gap > 0) & (scale > 0)
         if not plain.all():
             # Squares may have left the range of the dtype though the numbers are in it.
-            safe = _on_host(safe_row_norms(g), safe_row_norms(fz))
+            safe = on_host(safe_row_norms(g), safe_row_norms(fz))
             gap, scale = np.where(plain, gap, safe[0]), np.where(plain, scale, safe[1])
             finite = np.isfinite(gap) & np.isfinite(scale)
             gap, scale = np.where(finite, gap, np.inf), np.where(finite, scale, 1.0)
@@ -98,7 +102,7 @@ class Adaptive(Progress):
             self._best = torch.where(rows[:, None], carry, self._best)
             self._gap = np.where(taken, gap, before).tolist()
             self._scale = np.where(taken, scale, self._scale).tolist()
-            self._num_steps[taken] = num_evals
+            self._num_steps[taken] = np.broadcast_to(num_evals, taken.shape)[taken]
             self._best_step[taken] = step
         stalled = self._active & ~taken & (step - self._best_step >= self._patience)
         for rows, status in (
@@ -111,7 +115,7 @@ class Adaptive(Progress):
         self._all_active = self._active.all()
         return not self._active.any()
 
-    def _take_all(self, carry: Tensor, gap: list[float], scale: list[float], step: int, num_evals: int) -> None:
+    def _take_all(self, carry: Tensor, gap: list[float], scale: list[float], step: int, num_evals: Evals) -> None:
         self._best = carry  # no copy: nothing older is worth keeping
         self._gap, self._scale = gap, scale
         self._num_steps[:] = num_evals
@@ -137,7 +141,7 @@ class Adaptive(Progress):
         )
 
 
-def _on_host(*rows: Tensor) -> list[list[float]]:
+def on_host(*rows: Tensor) -> list[list[float]]:
     """Returns vectors (B,) as lists, by one transfer at most."""
     return [row.tolist() for row in rows] if rows[0].is_cpu else torch.stack(rows).tolist()
 
@@ -152,7 +156,7 @@ class FixedBudget(Progress):
         self._num_steps = torch.zeros(carry.shape[0], dtype=torch.int64, device=carry.device)
         self._finite = torch.ones(carry.shape[0], dtype=torch.bool, device=carry.device)
 
-    def observe(self, carry: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: int) -> bool:
+    def observe(self, carry: Tensor, fz: Tensor, g: Tensor, step: int, num_evals: Evals) -> bool:
         gap, scale = row_norms(g), row_norms(fz)
         finite = gap.isfinite() & scale.isfinite()
         taken = finite & (gap < self._gap)

@@ -121,6 +121,17 @@ def test_an_adaptive_solve_asks_once_per_look(solver, every, monkeypatch):
     assert looks <= transfers.count <= looks + 1
 
 
+def test_gmres_asks_only_when_the_end_may_be_near(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)
+    x, rates = torch.randn(5, 64), torch.linspace(-0.9, 0.95, 64)
+    with Transfers(monkeypatch) as transfers:
+        found = GMRES(rtol=1e-4).solve(AffineMap(lambda u: rates * u, x), torch.zeros_like(x), x)
+    assert found.stats.converged.all()
+    needed = int(found.stats.num_steps.max())
+    assert needed <= found.stats.num_evals <= needed + 2
+    assert transfers.count < 0.7 * needed
+
+
 @pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("every", [2, 5, 7])
 def test_looking_rarely_costs_at_most_the_evaluations_in_between(solver, every):
