@@ -70,7 +70,13 @@ class Row:
         """Returns the figures as one flat object of JSON."""
         return asdict(self)
 
+    @property
+    def circumstances(self) -> tuple[str, int | None, int | None] | None:
+        """What figures of speed have to share to be compared: device, threads of the CPU, batches."""
+        return None if self.device is None else (self.device, self.num_threads, self.batch_size)
 
+
+_COST = ("images_per_second", "memory_mb", "batch_size", "device", "num_threads")
 _ACCURACY = ("num_images", "accuracy", "accuracy_low", "accuracy_high", "evals_mean", "converged", "rtol")
 
 
@@ -125,7 +131,7 @@ def compare(
         names: of pretrained models, all for the same data set.
         data: the test set to measure accuracy and convergence on; None takes the figures that were published.
         speed_on: whose first test images speed and memory are measured for, of all models in turns in one run; None
-            takes the published figures, which may be those of different machines.
+            takes the published figures, if all of them are of the same machine, threads and batches.
         device: where to measure.
         batch_size: of speed and memory.
         progress: whether to show a bar on a terminal's stderr.
@@ -135,6 +141,8 @@ def compare(
         DataError: if the data cannot be read, or has other labels than the models.
     """
     rows = {name: _published(name) for name in names}
+    if len({row.circumstances for row in rows.values()} - {None}) > 1:
+        rows = {name: replace(row, **dict.fromkeys(_COST)) for name, row in rows.items()}
     device = torch.device(device)
     if data is not None or speed_on is not None:
         models: dict[str, Any] = {name: load(name).to(device) for name in names}

@@ -46,7 +46,7 @@ def machines(rows: Sequence[Row]) -> str:
     )
     turns = any(row.images_per_second_low is not None for row in rows)
     if not met:
-        return "Speed and memory were not measured (--measure does)."
+        return "No speeds and memory of the same circumstances are published (--measure takes them here, in turns)."
     how = "all models in turns, medians" if turns else "published figures; --measure compares them on this machine"
     return f"Speed: {'; '.join(met)} ({how})."
 

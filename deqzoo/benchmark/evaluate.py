@@ -1,6 +1,7 @@
 """How good a model is on a test set, what its equilibria cost, and whether they were found."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -110,7 +111,7 @@ def evaluate(
     device = torch.device(device)
     net: Any = model.net
     spec = input_spec(net)
-    _check_labels(spec, data.spec)
+    _check_labels(net.pretrained_cfg, spec, data.spec)
     batches = EvalBatches(data.image_set("test"), batch_size=batch_size)
     model = model.to(device).eval()
     tally = Tally(num_classes=net.num_classes)
@@ -160,8 +161,10 @@ def budget(net: nn.Module) -> dict[str, Any]:
     }
 
 
-def _check_labels(model: InputSpec, data: InputSpec) -> None:
-    if model.label_names != data.label_names:
+def _check_labels(cfg: Mapping[str, Any], model: InputSpec, data: InputSpec) -> None:
+    same = model.label_names == data.label_names
+    unnamed = "label_names" not in cfg and len(model.label_names) == len(data.label_names)
+    if not same and not unnamed:
         pairs = zip(model.label_names, data.label_names, strict=False)
         first = next(((a, b) for a, b in pairs if a != b), None)
         found = f"label {first[0]!r} of the model meets {first[1]!r}" if first else "the numbers of labels differ"

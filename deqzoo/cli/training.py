@@ -207,6 +207,12 @@ class TrainingCLI(LightningCLI):
         """Turns "last" into a path: Lightning would go by time alone and, with none, evaluate random weights."""
         wanted = self._get(self.config, "ckpt_path")
         if wanted is None:
+            chosen = self.config[self.config.subcommand]
+            if not (may_start_anew or chosen.synthetic or _is_pretrained(chosen.model.as_dict())):
+                raise WeightsError(
+                    "No checkpoint was named, and the network would have random weights. Add `--ckpt_path last` for "
+                    "the newest of the run's folder, or the path of one; or give create_model pretrained: true."
+                )
             return
         path, damaged = newest_whole(self.run_folder) if wanted == "last" else (Path(wanted), [])
         if path is not None and path.is_file() and wanted != "last" and not is_whole(path):
@@ -242,6 +248,13 @@ class RunConfig(SaveConfigCallback):
             path = Path(trainer.default_root_dir) / self.config_filename
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, path, overwrite=self.overwrite)
+
+
+def _is_pretrained(config: Any) -> bool:
+    """Whether the configuration of a task asks anywhere for published weights."""
+    if isinstance(config, dict):
+        return config.get("pretrained") is True or any(map(_is_pretrained, config.values()))
+    return False
 
 
 def _is_no_advert(record: logging.LogRecord) -> bool:

@@ -133,7 +133,7 @@ class ImageData(LightningDataModule, ABC):
             self.image_set("train")
         if self._has_val and stage in ("fit", "validate"):
             self.image_set("val")
-        if stage == "test":
+        if stage in ("test", "predict"):
             self.image_set("test")
 
     def train_dataloader(self) -> TrainBatches:
@@ -154,6 +154,10 @@ class ImageData(LightningDataModule, ABC):
     def test_dataloader(self) -> EvalBatches:
         """Returns this process's batches of the test set."""
         return self._eval_batches("test")
+
+    def predict_dataloader(self) -> EvalBatches:
+        """Returns this process's batches of the test set."""
+        return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Returns (images, labels): images augmented if the batch is one to train on, and normalised."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from deqzoo.errors import SolverError
 from deqzoo.solution import Solution
 from deqzoo.solvers.base import AffineMap, Counted, FixedPointSolver, Map
-from deqzoo.solvers.krylov import Krylov, least_residual, rounding
+from deqzoo.solvers.krylov import Krylov, least_residual
 from deqzoo.solvers.progress import on_host, start_progress
 from deqzoo.solvers.rows import row_norms, work_dtype
 
@@ -51,13 +51,13 @@ class GMRES(FixedPointSolver):
         done = not known and progress.observe(z0, u + r, r, linear.num_evals, linear.num_evals)
         while not done and (room := min(self.memory, self.max_steps - linear.num_evals)):
             krylov, before = Krylov(r, room, passes=passes), linear.num_evals
-            forecast = None if self.fixed_budget else _Forecast(self, u, krylov.norm, room)
+            forecast = None if self.fixed_budget else _Forecast(self, u, krylov, room)
             for _ in range(room):
                 krylov.extend(linear, z0.dtype)
-                if forecast is not None and forecast.ends(krylov):
+                if forecast is not None and forecast.ends():
                     break
             if forecast is None:
-                least, met = least_residual(krylov.matrix(), krylov.norm), linear.num_evals
+                least, met = least_residual(krylov.matrix(), krylov.norm, krylov.noise), linear.num_evals
             else:
                 least, met = forecast.least(), before + torch.from_numpy(forecast.used)
             d, r = krylov.combine(*least)
@@ -75,18 +75,18 @@ class _Forecast:
     Args:
         solver: whose tolerances count.
         u: (B, N) where the space begins.
-        norm: (B,) of the residual there.
-        size: the most columns to come.
+        krylov: the space, without products so far.
+        size: the most products to come.
 
     Attributes:
         used: (B,) after how many products each sample is at its tolerance, or all so far.
 
     """
 
-    def __init__(self, solver: FixedPointSolver, u: Tensor, norm: Tensor, size: int) -> None:
+    def __init__(self, solver: FixedPointSolver, u: Tensor, krylov: Krylov, size: int) -> None:
         self._rtol, self._atol = solver.rtol, solver.atol
-        self._rounding = rounding(norm.dtype)
-        self._norm, self._start = (np.array(values) for values in on_host(norm, row_norms(u)))
+        self._krylov = krylov
+        self._norm, self._start = (np.array(values) for values in on_host(krylov.norm, row_norms(u)))
         batch = len(self._norm)
         self._h = np.zeros((batch, size + 1, size))
         self._c = np.ones((batch, size + 1))
@@ -94,11 +94,12 @@ class _Forecast:
         self._seen, self._next = 0, 1
         self.used = np.zeros(batch, dtype=np.int64)
 
-    def ends(self, krylov: Krylov) -> bool:
+    def ends(self) -> bool:
         """Returns whether no sample needs another product.
 
         Looks only when that may be: a look costs more than its arithmetic, and on a GPU a transfer.
         """
+        krylov = self._krylov
         if krylov.length < self._next:
             return False
         columns, distance = krylov.columns(self._seen).cpu().numpy(), 0.0
@@ -106,7 +107,7 @@ class _Forecast:
             for k in range(self._seen + 1, krylov.length + 1):
                 column, columns = columns[:, : k + 1], columns[:, k + 1 :]
                 self.used[self._goes_on] = k
-                self._goes_on &= column[:, k] > self._rounding * np.linalg.norm(column, axis=1)
+                self._goes_on &= column[:, k] > krylov.noise * np.linalg.norm(column, axis=1)
                 self._h[:, : k + 1, k - 1] = column
                 distance = self._distance(self._h[:, : k + 1, :k])
         self._seen = krylov.length
@@ -121,7 +122,8 @@ class _Forecast:
         h, norm = torch.from_numpy(self._h), torch.from_numpy(self._norm)
         for used in np.unique(self.used):
             rows = torch.from_numpy(self.used == used)
-            y[rows, :used], rest[rows, : used + 1] = least_residual(h[rows, : used + 1, :used], norm[rows])
+            found = least_residual(h[rows, : used + 1, :used], norm[rows], self._krylov.noise)
+            y[rows, :used], rest[rows, : used + 1] = found
         return y, rest
 
     def _distance(self, h: np.ndarray) -> float:

@@ -57,6 +57,11 @@ class Krylov:
         self.length += 1
         self._keep(w, norm)
 
+    @property
+    def noise(self) -> float:
+        """The share of a product with I − J that may be rounding errors: a smaller part is no new vector."""
+        return 1e3 * torch.finfo(self._vectors.dtype).eps
+
     def columns(self, since: int = 0) -> Tensor:
         """Returns the columns of H from `since` on, one behind the other: (B, …), k + 2 numbers for column k."""
         return torch.cat(self._columns[2 * since :], dim=1)
@@ -71,7 +76,7 @@ class Krylov:
         rows, places = torch.tril_indices(k, k + 1, offset=1, device=device)
         h[:, rows, places] = self.columns().to(h)
         beside = h.diagonal(offset=1, dim1=1, dim2=2)
-        brings = beside > rounding(self.norm.dtype) * torch.linalg.vector_norm(h, dim=2)
+        brings = beside > self.noise * torch.linalg.vector_norm(h, dim=2)
         counts = torch.cat([torch.ones_like(brings[:, :1]), brings[:, :-1]], dim=1).cumprod(dim=1).bool()
         # Idle columns have a row of their own, where there is nothing to reduce.
         own = torch.eye(k + 1, dtype=h.dtype, device=device)[1:]
@@ -84,27 +89,23 @@ class Krylov:
         return moved[:, : self._width], left[:, : self._width]
 
 
-def least_residual(h: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+def least_residual(h: Tensor, norm: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     """Returns y (B, k) for which ‖norm e₀ − h y‖ is least, and that difference (B, k + 1).
 
     Args:
         h: (B, k + 1, k) matrices.
         norm: (B,).
+        noise: what of h may be rounding errors, as a share of its size or of 1, that of the vectors behind it. No y is
+            made of it: where I − J is singular, it would be of any size.
 
     """
     norm = norm.to(h)[:, None]
     q, triangle = torch.linalg.qr(h)
     diagonal = triangle.diagonal(dim1=1, dim2=2)
     sizes = diagonal.abs()
-    # Where h is singular, y gets nothing of what it sends to zero.
-    diagonal.masked_fill_(sizes <= 10 * torch.finfo(q.dtype).eps * sizes.amax(dim=1, keepdim=True), torch.inf)
+    diagonal.masked_fill_(sizes <= noise * sizes.amax(dim=1, keepdim=True).clamp(min=1), torch.inf)
     y = torch.linalg.solve_triangular(triangle, norm[:, :, None] * q[:, :1].mT, upper=True)[:, :, 0]
     # Sums of plain products: those of matrices would depend on the size of the batch, to the last bit.
-    rest = -norm * (q * q[:, :1]).sum(dim=2)
+    rest = -(h * y[:, None]).sum(dim=2)
     rest[:, :1] += norm
     return y, rest
-
-
-def rounding(dtype: torch.dtype) -> float:
-    """Returns the share of a product with I − J that may be rounding errors: a smaller part is no new vector."""
-    return 1e3 * torch.finfo(dtype).eps

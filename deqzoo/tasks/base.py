@@ -19,6 +19,7 @@ from deqzoo.tasks.on_its_way import OnItsWay
 from deqzoo.tasks.param_groups import weight_decay_groups
 from deqzoo.tasks.schedules import Schedule
 from deqzoo.tasks.solver_report import backward_figures, forward_figures
+from deqzoo.zoo.checkpoint import identity
 
 
 class Task(LightningModule, abc.ABC):
@@ -85,6 +86,10 @@ class Task(LightningModule, abc.ABC):
         if self.trainer.world_size > 1:
             for buffer in self.net.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says beside the weights which network they are of, so that `deqzoo.load` takes the file by itself."""
+        checkpoint.update(identity(self.net))
 
     def on_train_start(self) -> None:
         """Goes to the batch at which a checkpoint within an epoch was saved."""

@@ -1,6 +1,6 @@
 """Image classification."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from timm.data.mixup import Mixup
@@ -85,6 +85,8 @@ class ImageClassifier(Task):
     def setup(self, stage: str) -> None:
         """Prepares what depends on the number of classes, which may have changed since the network was made.
 
+        What is trained on data of as many classes goes by their names from then on.
+
         Raises:
             StructureError: if the network gives features instead of logits.
             DataError: if the data has more classes than the network.
@@ -104,10 +106,24 @@ class ImageClassifier(Task):
                 f"num_classes={labels}. (With `like`, labels are those of that data set: leave it out to number the "
                 "folders.)"
             )
+        names = getattr(getattr(data, "spec", None), "label_names", None)
+        if stage == "fit" and names is not None:
+            self._name_labels(names)
         self.val_metrics = _metrics(classes, "val/")
         self.test_metrics = _metrics(classes, "test/")
         if self.mixup or self.cutmix:
             self._mix = Mixup(self.mixup, self.cutmix, mode="batch", label_smoothing=0.0, num_classes=classes)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the names of the classes that the weights tell apart."""
+        if checkpoint.get("label_names") is not None:
+            self._name_labels(checkpoint["label_names"])
+
+    def _name_labels(self, names: Sequence[str]) -> None:
+        net: Any = self.net
+        cfg = getattr(net, "pretrained_cfg", None)
+        if isinstance(cfg, dict) and net.num_classes == len(names):
+            net.pretrained_cfg = {**cfg, "num_classes": len(names), "label_names": list(names)}
 
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         """Returns the mean loss of a batch."""
@@ -132,12 +148,17 @@ class ImageClassifier(Task):
         """Adds a batch to the test metrics."""
         self._evaluate(batch, self.test_metrics, "test/")
 
+    def predict_step(self, batch: Tensor | LabelledImages, batch_idx: int) -> Tensor:
+        """Returns the logits (B, num_classes) of a batch of images, or of images with labels."""
+        return self(batch if isinstance(batch, Tensor) else batch[0])
+
     def _evaluate(self, batch: LabelledImages, metrics: MetricCollection, prefix: str) -> None:
         images, labels = batch
         with observe_equilibria(self.net) as seen:
             logits = self.net(images)
-        # Probabilities: torchmetrics takes logits that happen to lie in [0, 1] for such.
-        metrics.update(logits.float().softmax(-1), labels)
+        # Probabilities: torchmetrics takes logits that happen to lie in [0, 1] for such, and gives those that are
+        # exactly 1 a bin of their own.
+        metrics.update(logits.float().softmax(-1).clamp(max=1 - 1e-7), labels)
         figures = {"loss": F.cross_entropy(logits, labels), **forward_figures(seen)}
         self.log_figures(prefix, figures, batch_size=len(images))
         self.log_dict(dict(metrics.items()), batch_size=len(images))

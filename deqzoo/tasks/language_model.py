@@ -192,9 +192,8 @@ class LanguageModel(Task):
         self._log_loss(self.test_loss, "test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the vocabulary beside the weights, and what the network remembers of the text that it is reading."""
-        net: Any = self.net
-        checkpoint["vocabulary"] = net.pretrained_cfg.get("vocabulary")
+        """Keeps what the network remembers of the text that it is reading, too."""
+        super().on_save_checkpoint(checkpoint)
         if self._memory.get("train") is not None and self.trainer.world_size == 1:
             checkpoint["memory"] = self._memory["train"]
 

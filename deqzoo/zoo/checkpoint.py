@@ -1,7 +1,7 @@
 """Weights out of Lightning checkpoints, read without running code from them."""
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deqzoo.errors import WeightsError
+from deqzoo.errors import UnknownModelError, WeightsError
+from deqzoo.models import entry
 from deqzoo.zoo.run_log import RUN_CONFIG, RunLog, read_run
 from deqzoo.zoo.weights_config import IN_CHANS, NUM_CLASSES, checked, is_in_chans, is_num_classes, is_object
 
@@ -25,6 +26,7 @@ class Checkpoint:
         tensors: state dict of the network.
         num_classes: if the run set it.
         in_chans: if the run set it.
+        label_names: of the classes, if it had them.
         vocabulary: of a language model, as plain values.
         epochs: epochs that were completed.
         steps: optimiser steps that were taken.
@@ -35,6 +37,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     num_classes: int | None
     in_chans: int | None
+    label_names: list[str] | None
     vocabulary: dict[str, Any] | None
     epochs: int
     steps: int
@@ -65,7 +68,8 @@ def find_checkpoint(folder: Path) -> Path:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Returns the network's weights in a checkpoint of a task, and the name that its run gave the network.
 
-    The name is looked for in the hyperparameters inside, then in the run's config.yaml beside or above it.
+    The name is that of `identity`. Where it is missing, it is looked for in the hyperparameters inside, then in the
+    run's config.yaml beside or above it.
 
     Raises:
         WeightsError: if it is damaged, holds more than data, or does not say whose weights it has.
@@ -81,12 +85,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "from another program?"
         )
     log = read_run(path)
-    made = next(_creations([content.get("hyper_parameters"), log.config]), None)
+    inside = content.get("network")
+    known = inside if isinstance(inside, dict) and isinstance(inside.get("name"), str) else None
+    made = known or next(_creations([content.get("hyper_parameters"), log.config]), None)
     if made is None:
         raise WeightsError(
             f"{path} does not say which model its weights belong to, and no {RUN_CONFIG} beside or above it "
-            "names one with deqzoo.create_model. Keep the run's folder together, or load it with "
-            "deqzoo.tasks.ImageClassifier.load_from_checkpoint(path, net=deqzoo.create_model(name))."
+            "names one with deqzoo.create_model. Keep the run's folder together, or load it with deqzoo.tasks."
+            "ImageClassifier.load_from_checkpoint(path, net=deqzoo.create_model(name, num_classes=…)), its own number."
         )
     sizes = {
         key: checked(f"The run of {origin}", key, made[key], holds, rule)
@@ -99,11 +105,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors=tensors,
         num_classes=sizes.get("num_classes"),
         in_chans=sizes.get("in_chans"),
+        label_names=checked(
+            origin, "label_names", content.get("label_names"), _are_names(sizes.get("num_classes")), "a text per class"
+        ),
         vocabulary=checked(origin, "vocabulary", content.get("vocabulary"), _is_optional, "an object of plain values"),
         epochs=checked(origin, "epochs", _completed(content, epoch + 1), _is_count, "a whole number"),
         steps=checked(origin, "global_step", content.get("global_step", 0), _is_count, "a whole number"),
         log=log,
     )
+
+
+def identity(net: Any) -> dict[str, Any]:
+    """Returns what a checkpoint says of a network, in plain values.
+
+    "network" holds name and sizes of one that `create_model` made; "label_names" and "vocabulary" are those of its
+    `pretrained_cfg`, if it has them.
+    """
+    cfg = getattr(net, "pretrained_cfg", None)
+    if not isinstance(cfg, Mapping):
+        return {}
+    known = {key: cfg[key] for key in ("label_names", "vocabulary") if key in cfg}
+    try:
+        name = entry(cfg.get("architecture") or "").name
+    except UnknownModelError:
+        return known
+    sizes = {key: getattr(net, key) for key in ("num_classes", "in_chans") if hasattr(net, key)}
+    return {"network": {"name": name, **sizes}, **known}
 
 
 def read_plain(path: Path) -> Any:
@@ -119,11 +146,15 @@ def read_plain(path: Path) -> Any:
             f"{path} could not be read as plain data: {str(error).splitlines()[0]}. Checkpoints that hold "
             "objects could run code and are refused: save hyperparameters as plain values."
         ) from error
+    except FileNotFoundError as error:
+        raise WeightsError(f"There is no {path.absolute()}. Correct the path, or train first.") from error
     except Exception as error:  # what a damaged pickle raises is not specified
+        earlier = path.with_name("previous.ckpt")
+        other = f"{earlier}, of the epoch before" if path != earlier and earlier.is_file() else "an earlier one"
         raise WeightsError(
             f"{path} is no complete checkpoint "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). It was cut short or is "
-            "another kind of file: copy it again, or take an earlier one."
+            f"another kind of file: copy it again, or take {other}."
         ) from error
 
 
@@ -143,6 +174,14 @@ def _is_count(value: Any) -> bool:
 
 def _is_optional(value: Any) -> bool:
     return value is None or is_object(value)
+
+
+def _are_names(number: int | None) -> Callable[[Any], bool]:
+    def fit(value: Any) -> bool:
+        texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return value is None or (texts and number in (None, len(value)))
+
+    return fit
 
 
 def _creations(node: Any, depth: int = 8) -> Iterator[dict[str, Any]]:

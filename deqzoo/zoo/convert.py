@@ -7,6 +7,7 @@ import torch
 
 from deqzoo.errors import WeightsError
 from deqzoo.models import entry
+from deqzoo.zoo.checkpoint import identity
 from deqzoo.zoo.foreign import SUFFIXES, open_foreign
 from deqzoo.zoo.loading import load_network, restore
 from deqzoo.zoo.saving import save
@@ -37,26 +38,23 @@ def convert(source: str | Path, destination: Path, *, name: str | None = None) -
         stored = open_stored(source)
         net = load_network(source)
     if destination.suffix == ".ckpt":
-        write_checkpoint(net, stored.name, destination)
+        write_checkpoint(net, destination)
     else:
         save(net, destination, name=stored.name)
 
 
-def write_checkpoint(net: torch.nn.Module, name: str, path: Path) -> None:
+def write_checkpoint(net: torch.nn.Module, path: Path) -> None:
     """Writes a network as a Lightning checkpoint of its task: plain data, without optimiser or loops.
 
     Args:
         net: that `create_model` made.
-        name: canonical.
         path: the file to write.
     """
-    sizes = {key: getattr(net, key) for key in ("num_classes", "in_chans") if hasattr(net, key)}
-    made = {"class_path": "deqzoo.create_model", "init_args": {"name": name, **sizes}}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
         {
             "state_dict": {f"net.{key}": value.detach().cpu() for key, value in net.state_dict().items()},
-            "hyper_parameters": {"net": made},
+            **identity(net),
             "epoch": 0,
             "global_step": 0,
             "pytorch-lightning_version": metadata.version("lightning"),

@@ -159,7 +159,8 @@ def _restored(stored: Stored, num_classes: int | None, in_chans: int | None) -> 
             _check_claims(stored, own)
             own = _built(found.name, *claims)
     load_tensors(own, stored.tensors, stored.origin)
-    cfg = stored.pretrained_cfg or own.pretrained_cfg
+    named = {"label_names": stored.label_names} if stored.label_names else {}
+    cfg = stored.pretrained_cfg or {**own.pretrained_cfg, **named}
     _check_size(stored.origin, cfg, own.pretrained_cfg)
     net = own
     if num_classes not in (None, own.num_classes) or in_chans not in (None, own.in_chans):

@@ -28,6 +28,7 @@ class Stored:
         num_classes: that the weights are for; None for the configuration's own number.
         in_chans: likewise.
         pretrained_cfg: that they were stored with, if they were.
+        label_names: of the classes, where there is no `pretrained_cfg` to name them.
         vocabulary: of a language model, likewise, as plain values.
     """
 
@@ -37,6 +38,7 @@ class Stored:
     num_classes: int | None = None
     in_chans: int | None = None
     pretrained_cfg: dict[str, Any] | None = None
+    label_names: list[str] | None = None
     vocabulary: dict[str, Any] | None = None
 
 
@@ -139,6 +141,7 @@ def _open_checkpoint(path: Path) -> Stored:
         origin=str(path),
         num_classes=found.num_classes,
         in_chans=found.in_chans,
+        label_names=found.label_names,
         vocabulary=found.vocabulary,
     )
 

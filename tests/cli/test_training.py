@@ -180,6 +180,17 @@ def test_lightning_does_not_advertise(recipe, workplace, caplog):
 def test_random_weights_are_not_evaluated_by_mistake(verb, recipe, workplace):
     with pytest.raises(WeightsError, match=r"no checkpoint .*small/last\.ckpt.*train first"):
         run(verb, recipe, "--ckpt_path=last")
+    with pytest.raises(WeightsError, match=r"No checkpoint was named.*`--ckpt_path last`"):
+        run(verb, recipe)
+
+
+def test_published_weights_need_no_checkpoint(recipe, workplace):
+    recipe.write_text(
+        recipe.read_text().replace("name: pcdeq-mnist-linear", "name: pcdeq-mnist-linear, pretrained: true")
+    )
+    run("test", recipe)
+    (metrics,) = workplace.glob("runs/small/version_*/metrics.csv")
+    assert "test/top1" in metrics.read_text()
 
 
 @pytest.mark.parametrize("verb", ["fit", "test"])
@@ -190,7 +201,7 @@ def test_a_wrong_checkpoint_path_is_named(verb, recipe, workplace):
 
 def test_validation_without_images_is_an_error(recipe, workplace):
     with pytest.raises(DataError, match=r"no validation data.*--data\.val_size"):
-        run("validate", recipe)
+        run("validate", recipe, "--synthetic=true")
 
 
 @pytest.mark.parametrize(

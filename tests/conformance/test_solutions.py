@@ -224,6 +224,19 @@ def test_gmres_begins_anew_when_its_memory_is_full():
     assert runs[60].stats.num_evals < runs[4].stats.num_evals < runs[1].stats.num_evals
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("rtol", [1e-5, 0.0], ids=["adaptive", "budget"])
+@pytest.mark.parametrize("rates", [[1.0] * 4, [1.0, 0, 0, 0], [1, 0.5, 0.3, 0.1]], ids=str)
+def test_gmres_makes_nothing_of_what_a_singular_map_hides(rates, rtol, dtype):
+    b, j = torch.randn(3, 4, dtype=dtype), torch.tensor(rates, dtype=dtype)
+    found = GMRES(rtol=rtol, max_steps=60).solve(AffineMap(lambda u: j * u, b), torch.zeros_like(b), b)
+    assert found.value.abs().max() < 100
+    fu = j * found.value + b
+    true = (fu - found.value).norm(dim=1) / fu.norm(dim=1)
+    torch.testing.assert_close(found.stats.residual, true, rtol=1e-3, atol=1e-6)
+    assert not found.stats.converged.any()
+
+
 def test_gmres_counts_the_products_of_each_sample():
     """One sample is solved by a single product, one by two, one needs many, and none waits for the others."""
     x = torch.randn(4, 30).double()

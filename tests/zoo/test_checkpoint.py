@@ -163,3 +163,15 @@ def test_the_log_of_a_resumed_run_is_one_log(net: Any, tmp_path: Path):
     assert log.curve("train/top1") == [(99, 0.5)]
     assert log.curve("test/top1") == []
     assert log.config["seed_everything"] == 10
+
+
+def test_a_damaged_checkpoint_names_the_whole_one_beside_it(net: Any, tmp_path: Path):
+    path = write_run(tmp_path, net)
+    whole = path.with_name("previous.ckpt")
+    whole.write_bytes(path.read_bytes())
+    damaged = path.with_name("last.ckpt")
+    damaged.write_bytes(whole.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=r"last\.ckpt is no complete checkpoint.*take .*previous\.ckpt"):
+        load(damaged)
+    with pytest.raises(WeightsError, match=r"There is no .*nowhere\.ckpt\. Correct the path"):
+        read_checkpoint(path.with_name("nowhere.ckpt"))

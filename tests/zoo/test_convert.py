@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from deqzoo import create_model, load
 from deqzoo.data import EmbeddedSample
 from deqzoo.errors import WeightsError
+from deqzoo.models.vocabulary import CharVocabulary
 from deqzoo.tasks import ImageClassifier
 from deqzoo.zoo.convert import convert
 from deqzoo.zoo.tensors import sha256
@@ -44,6 +45,18 @@ def test_other_sizes_come_along(tmp_path: Path):
     convert(tmp_path / "saved", tmp_path / "there.ckpt")
     model: Any = load(tmp_path / "there.ckpt")
     assert (model.net.num_classes, model.net.in_chans) == (4, 3)
+
+
+def test_a_vocabulary_comes_along(tmp_path: Path):
+    from deqzoo.zoo import save
+
+    net: Any = create_model("deq-lm-shakespeare-tiny", vocab_size=8)
+    net.pretrained_cfg["vocabulary"] = CharVocabulary("abcdefgh").as_dict()
+    save(net, tmp_path / "saved", name="deq-lm-shakespeare-tiny")
+    convert(tmp_path / "saved", tmp_path / "there.ckpt")
+    model: Any = load(tmp_path / "there.ckpt")
+    assert model.net.vocab_size == 8
+    assert model.net.pretrained_cfg["vocabulary"] == net.pretrained_cfg["vocabulary"]
 
 
 def test_lightning_reads_what_was_converted(net: Any, folder: Path, tmp_path: Path):
