@@ -85,7 +85,8 @@ class _Undo(torch.autograd.Function):
             z_before = (z - beta * fy) / (1 - beta)
             first, offset = divmod(step - 1, segment)
             if offset == 0:
-                z_before = checkpoints[first][0]
+                # Those whose result came earlier may have gone on to inf: 0 times that would be in everyone's gradient.
+                z_before = torch.where(rows, checkpoints[first][0], z)
             fz, jv = pull_back(z_before, torch.where(rows, beta * gy, 0))
             y_before = checkpoints[first][1] if offset == 0 else (y - beta * fz) / (1 - beta)
             z, y = torch.where(rows, z_before, z), torch.where(rows, y_before, y)

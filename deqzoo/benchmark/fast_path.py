@@ -24,7 +24,7 @@ from tqdm import tqdm
 from deqzoo.benchmark.board_files import header
 from deqzoo.benchmark.machine import seconds_of
 from deqzoo.benchmark.small_batches import open_net, small_batch
-from deqzoo.nn import compile_cells, observe_equilibria, set_runtime
+from deqzoo.nn import compile_cells, lay_channels_last, observe_equilibria, set_runtime
 from deqzoo.zoo.rounding import counted
 
 
@@ -94,7 +94,7 @@ class Contender:
         self.images = images
         self.autocast = ingredients.autocast
         if ingredients.channels_last:
-            self.net.to(memory_format=torch.channels_last)
+            lay_channels_last(self.net)
             self.images = images.contiguous(memory_format=torch.channels_last)
         if ingredients.fixed:
             set_runtime(self.net, rtol=0.0, max_steps=budget)

@@ -121,8 +121,8 @@ def main(
     net = create_model(name) if untrained else load_network(name)
     if not isinstance(net, DEQTransformer):
         raise StructureError(
-            f"{name} is a {type(net).__name__}. Only language models generate text: choose one of task "
-            "text-generation, see `deqzoo list`."
+            f"{name} is a {type(net).__name__}. Warm and cold starts are those of equilibria that write texts: choose "
+            "a deq-lm-…, see `deqzoo list 'deq-lm-*'`."
         )
     vocabulary = net.pretrained_cfg.get("vocabulary")
     start = [0] if vocabulary is None else vocabulary_from(vocabulary).encode(prompt)

@@ -22,14 +22,15 @@ app = typer.Typer(
 def main(argv: list[str] | None = None) -> None:
     """Runs a command line, that of the process by default, and exits.
 
-    Errors that deqzoo raises on purpose become one line on stderr and exit code 1; wrong usage has code 2.
+    Errors that deqzoo raises on purpose, values out of range, and files that cannot be read or written become one line
+    on stderr and exit code 1; wrong usage has code 2.
     """
     argv = sys.argv[1:] if argv is None else argv
     for verbs in ("browse", "run", "generate", "publish", "weights", "train", "plan", "benchmark", "trace", "compare"):
         import_module(f"deqzoo.cli.{verbs}")
     try:
         app(argv, prog_name="deqzoo")
-    except DeqzooError as error:
+    except (DeqzooError, ValueError, OSError) as error:
         if argv[:1] == ["--debug"]:
             raise
         typer.echo(f"deqzoo: {error}", err=True)

@@ -1,12 +1,15 @@
 """`deqzoo generate`: what a language model writes."""
 
+import warnings
 from typing import Annotated, Any
 
 import typer
 
 from deqzoo.cli import app
 from deqzoo.cli.options import Device, MaxSteps, Name, Rtol, chosen_device, is_text
+from deqzoo.errors import UnconvergedWarning
 from deqzoo.zoo import load
+from deqzoo.zoo.rounding import counted
 
 
 @app.command()
@@ -42,8 +45,14 @@ def generate(
     pieces = model.stream(
         prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )
-    first = next(pieces, "")  # before anything is printed: what is wrong with the prompt shows here
-    typer.echo(prompt + first, nl=False)
-    for piece in pieces:
-        typer.echo(piece, nl=False)
-    typer.echo()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", UnconvergedWarning)
+        first = next(pieces, "")  # before anything is printed: what is wrong with the prompt shows here
+        typer.echo(prompt + first, nl=False)
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+        typer.echo()
+    missed = sum(issubclass(warning.category, UnconvergedWarning) for warning in seen)
+    if missed:
+        told = f"deqzoo: {counted(missed, 'solve')} did not reach the tolerance: raise --max-steps or loosen --rtol."
+        typer.echo(told, err=True)

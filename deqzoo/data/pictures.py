@@ -15,11 +15,13 @@ def open_image(path: Path) -> Image.Image:
     """Returns the decoded picture in a file.
 
     Raises:
-        DataError: if the file is no image, damaged, or has more than 8 bits per channel.
+        DataError: if the file is missing, no image, damaged, or has more than 8 bits per channel.
     """
     try:
         with Image.open(path) as file:
             image = file.copy()  # which decodes it
+    except FileNotFoundError as error:
+        raise DataError(f"There is no {path.absolute()}. Correct the path.") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} could not be decoded: {error}. Every image file must be complete: replace or remove it."
@@ -37,7 +39,8 @@ def to_pixels(
 ) -> Tensor:
     """Returns a picture as uint8 (C, H, W).
 
-    One of another size is scaled until it covers the wanted one (bicubic), then cut to its centre.
+    It is turned as its camera was held, and what is transparent is white. One of another size is scaled until it covers
+    the wanted one (bicubic), then cut to its centre.
 
     Args:
         image: of any colours.
@@ -50,7 +53,7 @@ def to_pixels(
     """
     _check_depth(image, "An image")
     height, width = size
-    image = image.convert("L" if channels == 1 else "RGB")
+    image = _on_paper(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
     if box is not None:
         image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
     elif image.size != (width, height):
@@ -65,6 +68,16 @@ def read_image(path: Path, spec: InputSpec) -> Tensor:
         DataError: if the file is no image, damaged, or has more than 8 bits per channel.
     """
     return to_pixels(open_image(path), channels=spec.channels, size=spec.size)
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """Returns a picture on white where it is transparent: colours behind nothing are often black."""
+    if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return image
+    ink = image.convert("RGBA")
+    paper = Image.new("RGBA", ink.size, "white")
+    paper.alpha_composite(ink)
+    return paper
 
 
 def _check_depth(image: Image.Image, called: str) -> None:

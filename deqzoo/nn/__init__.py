@@ -4,6 +4,7 @@ from deqzoo.nn.cell import Cell
 from deqzoo.nn.compiled import compile_cells
 from deqzoo.nn.dropout import VariationalDropout
 from deqzoo.nn.implicit_module import ImplicitModule
+from deqzoo.nn.layout import lay_channels_last
 from deqzoo.nn.observe import Observed, observe_equilibria
 from deqzoo.nn.ode_module import Dynamics, ODEModule
 from deqzoo.nn.parametrizations import (
@@ -35,6 +36,7 @@ __all__ = [
     "VariationalDropout",
     "compile_cells",
     "equilibria",
+    "lay_channels_last",
     "nonnegative",
     "observe_equilibria",
     "runtime_kept",

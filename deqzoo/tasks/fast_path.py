@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from deqzoo.nn import compile_cells
+from deqzoo.nn import compile_cells, lay_channels_last
 
 
 class FastPath(Callback):
@@ -34,6 +33,6 @@ class FastPath(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Changes the network before it is moved to its device."""
         if self.channels_last:
-            pl_module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            lay_channels_last(pl_module)
         if self.compile:
             compile_cells(pl_module, **self.options)

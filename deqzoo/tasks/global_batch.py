@@ -75,19 +75,23 @@ class GlobalBatch(Callback):
         else:
             assert isinstance(pl_module, Task)
             factor = (actual / self.size) ** _EXPONENTS[self.rule]
-            pl_module.make_optimizer = _scaled(pl_module.make_optimizer, factor)
+            pl_module.make_optimizer = _Scaled(pl_module.make_optimizer, factor)
             steps = _ratio(self.size, actual)
             rank_zero_warn(f"{found}: it is multiplied by {factor:.4g}, and there are {steps} steps.")
 
 
-def _scaled(make: Callable[[ParamsT], Optimizer], factor: float) -> Callable[[ParamsT], Optimizer]:
-    def scaled(parameters: ParamsT) -> Optimizer:
-        optimizer = make(parameters)
-        for group in optimizer.param_groups:
-            group["lr"] *= factor
-        return optimizer
+class _Scaled:
+    """Makes an optimizer with another learning rate. A task that is fitted again is scaled anew, not twice."""
 
-    return scaled
+    def __init__(self, make: Callable[[ParamsT], Optimizer], factor: float) -> None:
+        self._make = make._make if isinstance(make, _Scaled) else make
+        self._factor = factor
+
+    def __call__(self, parameters: ParamsT) -> Optimizer:
+        optimizer = self._make(parameters)
+        for group in optimizer.param_groups:
+            group["lr"] *= self._factor
+        return optimizer
 
 
 def _ratio(size: int, actual: int) -> str:

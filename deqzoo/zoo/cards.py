@@ -20,6 +20,7 @@ from deqzoo.zoo.figures import (
 )
 from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE, RESULTS_FILE, read_results, release_log
 from deqzoo.zoo.rounding import cost
+from deqzoo.zoo.tables import markdown_table
 from deqzoo.zoo.text_cards import text_budget_rows, text_inputs, text_use, text_where, text_written
 from deqzoo.zoo.weights_config import read_config
 
@@ -135,7 +136,7 @@ def _budgets(curve: list[Mapping[str, Any]], plot: str | None) -> str | None:
         else "The same weights with smaller budgets: each equilibrium stops after so many steps, whether it is found "
         "or not."
     )
-    return f"## Accuracy and compute\n\n{told}\n\n{table(curve_rows(curve))}{drawn}"
+    return f"## Accuracy and compute\n\n{told}\n\n{markdown_table(curve_rows(curve))}{drawn}"
 
 
 def _text_budgets(budgets: list[Mapping[str, Any]]) -> str | None:
@@ -143,8 +144,7 @@ def _text_budgets(budgets: list[Mapping[str, Any]]) -> str | None:
         return None
     return (
         "## Loss and compute\n\nThe loss with once, twice and four times a budget, that of training where it has one, "
-        "all of them spent: an equilibrium does not change, whoever goes on iterating.\n\n"
-        + table(text_budget_rows(budgets))
+        "all of them spent. At an equilibrium it would not change.\n\n" + markdown_table(text_budget_rows(budgets))
     )
 
 

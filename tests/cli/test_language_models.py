@@ -51,6 +51,14 @@ def test_generate_goes_on_with_the_prompt(deqzoo: Any, weights: str):
     assert deqzoo("generate", weights, "To be", "--max-new-tokens", "0")[1] == "To be\n"
 
 
+def test_generate_tells_of_solves_that_fail_below_the_text(deqzoo: Any, weights: str):
+    argv = ("generate", weights, "To be", "--max-new-tokens", "4", "--device", "cpu", "--max-steps", "1")
+    code, out, err = deqzoo(*argv)
+    assert code == 0 and out.startswith("To be")
+    assert "Warning" not in err
+    assert "solves did not reach the tolerance: raise --max-steps or loosen --rtol." in err
+
+
 def test_eval_scores_a_file_whole_or_a_part_of_it(deqzoo: Any, weights: str, file: str):
     code, out, _ = deqzoo("eval", weights, "--data", file, "--json", "--device", "cpu")
     assert code == 0

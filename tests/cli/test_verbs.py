@@ -129,7 +129,9 @@ def test_certify(deqzoo: Any, weights: str):
             ["eval", "WEIGHTS", "--data", "cifar10"],
             "deqzoo: The labels of cifar10 (10) are not those of the model",
         ),
-        (["predict", "WEIGHTS", "no.png"], "deqzoo: no.png could not be decoded"),
+        (["predict", "WEIGHTS", "no.png"], "deqzoo: There is no "),
+        (["eval", "resnet8-mnist", "--max-steps", "5"], "deqzoo: SmallResNet has no equilibrium"),
+        (["eval", "WEIGHTS", "--rtol", "inf"], "deqzoo: Picard got rtol=inf"),
         (["export", "void", "out"], "deqzoo: "),
     ],
 )

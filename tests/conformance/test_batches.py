@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from deqzoo import adjoints
 from deqzoo.fixed_point import fixed_point
 from deqzoo.solution import Solution, Status
-from deqzoo.solvers import AffineMap, NewtonKrylov
+from deqzoo.solvers import AffineMap, NewtonKrylov, Picard, Reversible
 
 from .catalogue import LINEAR, every_solver, tuned
 from .problems import uneven
@@ -140,3 +141,26 @@ def test_samples_without_components_are_solved(solver):
     found = fixed_point(lambda z: z, torch.zeros(3, 0), solver=solver)
     assert found.value.shape == (3, 0)
     assert found.stats.converged.all()
+
+
+@pytest.mark.parametrize(
+    ("solver", "adjoint"),
+    [
+        (Reversible(rtol=0, max_steps=16), adjoints.Reversible()),
+        (Picard(rtol=0, max_steps=16), adjoints.Implicit()),
+        (Picard(rtol=0, max_steps=16), adjoints.OneStep()),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_a_sample_that_diverges_does_not_reach_the_gradients_of_weights(solver, adjoint):
+    """Its value is that of its best iterate, and finite; what came after is in nobody's gradient."""
+    w = torch.linspace(-0.6, 0.6, 16).view(4, 4).requires_grad_()
+    x = 0.1 * torch.randn(8, 4)
+    x[3] = 40.0
+    found = fixed_point(
+        lambda z, x, w: (z @ w) ** 3 + x, torch.zeros(8, 4), x, w, solver=solver, adjoint=adjoint, unconverged="ignore"
+    )
+    assert found.value.isfinite().all()
+    kept = torch.arange(8) != 3
+    (gradient,) = torch.autograd.grad(found.value[kept].square().mean(), w)
+    assert gradient.isfinite().all()

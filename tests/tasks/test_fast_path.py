@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from deqzoo import create_model
 from deqzoo.adjoints import Implicit
 from deqzoo.models.mdeq import MDEQ, MDEQConfig
 from deqzoo.solvers import Picard
 from deqzoo.tasks import FastPath, ImageClassifier, TrainingSolver, WarmupEMA
 
-from .tiny import Batches, TinyNet, make_batches, train
+from .tiny import Batches, TinyNet, make_batches, make_trainer, train
 
 # Raised inside of torch, which looks at every input of a graph.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
@@ -52,3 +53,16 @@ def test_convolutions_are_laid_out_as_told_and_states_stay_exact(channels_last):
             assert part.dtype == torch.float32
             assert part.is_contiguous(memory_format=torch.channels_last) == channels_last
     assert all(p.isfinite().all() for p in net.parameters())
+
+
+def test_monotone_operators_keep_their_pairs_of_kernels():
+    """Their parameters have five dimensions, which `Module.to(memory_format=…)` refuses."""
+    net = create_model("mondeq-mnist").eval()
+    images = torch.randn(2, 1, 28, 28)
+    with torch.no_grad():
+        before = net(images)
+        FastPath(compile=False).setup(make_trainer(), ImageClassifier(net), "fit")
+        torch.testing.assert_close(net(images), before, rtol=1e-4, atol=1e-5)
+    assert any(p.dim() == 5 for p in net.parameters())
+    kernels = [p for p in net.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)

@@ -24,6 +24,17 @@ def fit(size: int, *, accumulate: int = 1, **options):
     return data, {group["lr"] for group in trainer.optimizers[0].param_groups}
 
 
+@pytest.mark.filterwarnings("ignore:The learning rate is for 4 samples")
+def test_a_task_that_is_fitted_again_is_not_scaled_again():
+    net = TinyNet()
+    net.num_classes, net.fc = 10, torch.nn.Linear(8, 10)
+    task = ImageClassifier(net, optimizer=lambda groups: torch.optim.SGD(groups, 0.1))
+    for _ in range(3):
+        trainer = make_trainer(max_steps=1, callbacks=[GlobalBatch(4, rule="linear")])
+        trainer.fit(task, NoiseImages("mnist", size=4, num_images=64, batch_size=8))
+        assert {group["lr"] for group in trainer.optimizers[0].param_groups} == {0.2}
+
+
 def test_the_batch_of_the_recipe_needs_nothing():
     data, rates = fit(16, accumulate=2)
     assert (data.batch_size, rates) == (8, {0.1})
