@@ -16,6 +16,8 @@ from deqzoo.errors import UnconvergedWarning
 from deqzoo.nn import observe_equilibria
 from deqzoo.solution import Status
 
+_AT_ONCE = 64  # files; there may be more of them than memory holds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -54,8 +56,12 @@ def predict_files(model: nn.Module, paths: Sequence[Path], *, top_k: int = 5) ->
         DataError: naming the first file that is missing or no image.
     """
     net: Any = model
-    images = torch.stack([net.transform(open_image(path)) for path in paths])
-    return list(zip(map(str, paths), predict(model, images.to(_device(model)), top_k=top_k), strict=True))
+    found: list[tuple[str, Prediction]] = []
+    for start in range(0, len(paths), _AT_ONCE):
+        part = paths[start : start + _AT_ONCE]
+        images = torch.stack([net.transform(open_image(path)) for path in part])
+        found += zip(map(str, part), predict(model, images.to(_device(model)), top_k=top_k), strict=True)
+    return found
 
 
 def predict_sample(model: nn.Module, count: int, *, top_k: int = 5) -> list[tuple[str, Prediction]]:

@@ -123,8 +123,10 @@ class WordVocabulary(Vocabulary):
         counts.setdefault(UNKNOWN, 0)
         ordered = sorted(counts, key=lambda word: (-counts[word], word))
         if max_tokens is not None and max_tokens < len(ordered):
-            room = max_tokens - sum(word not in ordered[:max_tokens] for word in (UNKNOWN, END_OF_LINE))
-            ordered = ordered[:room] + [word for word in (UNKNOWN, END_OF_LINE) if word not in ordered[:room]]
+            always = (UNKNOWN, END_OF_LINE)
+            words = [word for word in ordered if word not in always][: max(0, max_tokens - len(always))]
+            kept = {*words, *always}
+            ordered = [word for word in ordered if word in kept]
         return cls(tuple(ordered))
 
     @cached_property

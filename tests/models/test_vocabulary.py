@@ -50,6 +50,10 @@ def test_rare_words_give_way_to_the_unknown(most):
     assert {"<unk>", "<eos>"} <= set(vocabulary.words)
 
 
+def test_no_more_tokens_than_asked_for_where_the_unknown_is_a_word_of_the_text():
+    assert WordVocabulary.of(["a a a b b <unk> c"], max_tokens=3).words == ("a", "<unk>", "<eos>")
+
+
 def test_bytes_are_never_unknown():
     pytest.importorskip("tokenizers")
     vocabulary = BPEVocabulary.of([LINES * 20], max_tokens=280)
