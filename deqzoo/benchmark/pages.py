@@ -23,10 +23,10 @@ from deqzoo.errors import DataError
 from deqzoo.models import entries, entry
 from deqzoo.zoo import list_models
 from deqzoo.zoo.embed import write_embedded_card
+from deqzoo.zoo.figures import headline
 from deqzoo.zoo.manifest import published
-from deqzoo.zoo.rounding import at_least, at_most, cost, counted
+from deqzoo.zoo.rounding import at_least, at_most, counted
 from deqzoo.zoo.tables import markdown_table
-from deqzoo.zoo.text_figures import UNITS
 
 RESULTS = "benchmarks"
 """The folder of results files, and of what is drawn from them, in a checkout."""
@@ -95,17 +95,10 @@ def _models(root: Path) -> str:
         results = record.results
         evals = "" if results.get("evals_mean") is None else at_most(results["evals_mean"])
         lines.append(
-            f"| [{name}](model_cards/{name}.md) | {results['num_parameters']:,} | {_headline(results)} | {evals} | "
+            f"| [{name}](model_cards/{name}.md) | {results['num_parameters']:,} | {headline(results)} | {evals} | "
             f"{found.description} |"
         )
     return "\n".join(lines)
-
-
-def _headline(results: Mapping[str, Any]) -> str:
-    if "perplexity" in results:
-        return f"{cost(results['loss'])} nats per {UNITS[results['level']]} ({results['data']})"
-    low, high = at_least(results["accuracy_low"]), at_most(results["accuracy_high"])
-    return f"{at_least(results['accuracy'])} % ({low} to {high}, {results['data']})"
 
 
 def _by_task(root: Path) -> str:
@@ -129,9 +122,9 @@ def _by_task(root: Path) -> str:
         cells = [
             task.replace("-", " "),
             dataset,
-            ", ".join(f"[{name}]({name}.md), {_headline(figures[name])}" for name in best),
+            ", ".join(f"[{name}]({name}.md), {headline(figures[name])}" for name in best),
             ", ".join(f"[{name}]({name}.md), {at_most(figures[name]['evals_mean'])}" for name in fastest),
-            ", ".join(f"[{name}]({name}.md), {_headline(figures[name])}" for name in explicit),
+            ", ".join(f"[{name}]({name}.md), {headline(figures[name])}" for name in explicit),
             ", ".join(f"[{found.name}](../recipes/{found.recipe}.yaml)" for found in untrained),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from deqzoo.benchmark.trace import Trace
-from deqzoo.errors import DataError
-from deqzoo.zoo.svg import COLOURS, can_draw, write_svg
+from deqzoo.zoo.svg import COLOURS, require_drawing, write_svg
 
 _COLUMNS, _ROWS = 8, 4
 
@@ -22,8 +21,7 @@ def draw_trace(found: Trace, path: Path, *, title: str) -> None:
     Raises:
         DataError: if matplotlib is not installed.
     """
-    if not can_draw():
-        raise DataError('A picture needs matplotlib, which is not installed: pip install "deqzoo[plot]".')
+    require_drawing()
     states = found.states[:_ROWS]
 
     def draw(figure: Any) -> None:

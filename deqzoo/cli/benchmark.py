@@ -88,8 +88,8 @@ def corruptions(
         list[str] | None, typer.Option(help="gaussian-noise, blur, jpeg, … (default: all); may be repeated.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the corruptions.")] = 0,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The most images, drawn at random (default: all of them).")
+    max_images: Annotated[
+        int | None, typer.Option(min=1, help="The most to look at, drawn at random (default: all of them).")
     ] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
@@ -112,7 +112,7 @@ def corruptions(
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(CORRUPTIONS)}.", param_hint="--corruption")
     where = torch.device(chosen_device(device))
-    images = open_test_images(data, root=root, like=like, download=download, limit=limit)
+    images = open_test_images(data, root=root, like=like, download=download, limit=max_images)
     subjects = [open_subject(name, images.spec) for name in dict.fromkeys(models)]
     trials = try_corruptions(
         subjects,
@@ -123,7 +123,7 @@ def corruptions(
         batch_size=samples_at_once(batch_size, where.type),
         progress=True,
     )
-    called = _called(data) + ("" if limit is None else f", {len(images.image_set('test'))} images")
+    called = _called(data) + ("" if max_images is None else f", {len(images.image_set('test'))} images")
     told = header(called, where, quick=False) | {"seed": seed}
     files = write_trials(trials, told, output, stem(told, "corruptions"))
     typer.echo(trials_markdown([dataclasses.asdict(trial) for trial in trials]))

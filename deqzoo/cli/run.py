@@ -64,6 +64,8 @@ def eval_(
 
         if sweep or rtols:
             raise typer.BadParameter("Only image classifiers are swept.", param_hint="--sweep")
+        if download:
+            raise typer.BadParameter("Texts are not fetched: put the files below --root.", param_hint="--download")
         figures, title = scored(
             model, data=data, root=root, split=split, stride=stride, batch_size=at_once, device=where
         )
@@ -151,21 +153,21 @@ def certify(
     data: Data = None,
     root: Root = Path("data"),
     download: Download = False,
-    accuracy: Annotated[float, typer.Option(help="Relative, that bounds on iterations are for.")] = 1e-4,
-    max_images: Annotated[int, typer.Option(min=1, help="To look at.")] = 1000,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance that bounds on iterations are for.")] = 1e-4,
+    max_images: Annotated[int, typer.Option(min=1, help="The most to look at.")] = 1000,
     as_json: Json = False,
 ) -> None:
     """Prove and bound convergence.
 
     The equilibria of pcDEQ, monDEQ and DEQ models exist, are unique, and are reached at a known rate.
     """
-    if not 0 < accuracy < 1:
-        raise typer.BadParameter(f"{accuracy} is not between 0 and 1.", param_hint="--accuracy")
+    if not 0 < rtol < 1:
+        raise typer.BadParameter(f"{rtol} is not between 0 and 1.", param_hint="--rtol")
     model = load(name)
     images, called = chosen_data(model, data, root, download)
     from deqzoo.benchmark.certify import certify
 
-    figures = certify(model, images, rtol=accuracy, max_images=max_images, progress=True).as_dict()
+    figures = certify(model, images, rtol=rtol, max_images=max_images, progress=True).as_dict()
     figures = {"name": name, **figures, "data": figures["data"] and called}
     if as_json:
         typer.echo(json.dumps(figures, allow_nan=False))

@@ -8,6 +8,7 @@ import typer
 from deqzoo.cli import app
 from deqzoo.cli.options import Device, Json, MaxSteps, Name, Rtol, chosen_device, is_text
 from deqzoo.zoo import load
+from deqzoo.zoo.svg import require_drawing
 
 
 @app.command()
@@ -36,6 +37,7 @@ def trace(
     from deqzoo.benchmark.trace_inputs import trace_image, trace_text
     from deqzoo.benchmark.trace_plot import draw_trace
 
+    require_drawing()
     where = chosen_device(device)
     model: Any = load(name, max_steps=max_steps, rtol=rtol).to(where)
     inputs, title = trace_text(model, source) if is_text(model) else trace_image(model, source)

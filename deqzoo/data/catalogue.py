@@ -1,12 +1,11 @@
 """From what a user types to a data module."""
 
-import difflib
-import re
 from pathlib import Path
 from typing import Unpack
 
 from deqzoo.data.image_data import ImageData, ImageOptions
 from deqzoo.data.image_folder import ImageFolder
+from deqzoo.data.names import by_name, hint
 from deqzoo.data.streamed_folder import StreamedImageFolder
 from deqzoo.data.torchvision_data import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST, TorchvisionData
 from deqzoo.errors import DataError
@@ -41,9 +40,9 @@ def open_data(
         DataError: if it is neither, with the nearest name.
     """
     text = str(name_or_path)
-    known = {_plain(name): data for name, data in DATASETS.items()}
-    if _plain(text) in known and not re.search(r"[./\\]", text):
-        return known[_plain(text)](root, download=download, **options)
+    found = by_name(text, DATASETS)
+    if found is not None:
+        return found(root, download=download, **options)
     path = Path(text).expanduser()
     if path.is_dir():
         if download:
@@ -52,13 +51,7 @@ def open_data(
             )
         folder = StreamedImageFolder if like in _LARGE else ImageFolder
         return folder(path, like=like, **options)
-    near = difflib.get_close_matches(text.lower(), DATASETS, n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
     raise DataError(
-        f"{text!r} is neither a known data set nor a folder. {hint}Use one of {', '.join(DATASETS)}, or a "
-        "folder with train/<class>/ and test/<class>/."
+        f"{text!r} is neither a known data set nor a folder. {hint(text, DATASETS)}Use one of {', '.join(DATASETS)}, "
+        "or a folder with train/<class>/ and test/<class>/."
     )
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_ ]", "", name).lower()

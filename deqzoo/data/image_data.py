@@ -3,15 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from deqzoo.data.augment import Augmentation
 from deqzoo.data.batches import EvalBatches, NoBatches, TrainBatches, without_validation
 from deqzoo.data.image_set import Batch, Images, normalise, split_by_class, to_float
+from deqzoo.data.module import DataModule
 from deqzoo.errors import DataError
 from deqzoo.models.input_spec import InputSpec
 
@@ -29,7 +29,7 @@ class ImageOptions(TypedDict, total=False):
     drop_last: bool
 
 
-class ImageData(LightningDataModule, ABC):
+class ImageData(DataModule, ABC):
     """Images that are decoded once into memory, then normalised and augmented on the training device.
 
     Batches reach the task as (images, labels): normalised float images (B, C, H, W) and int64 labels (B,).
@@ -173,14 +173,3 @@ class ImageData(LightningDataModule, ABC):
 
     def _eval_batches(self, split: Split) -> EvalBatches:
         return EvalBatches(self.image_set(split), batch_size=self.eval_batch_size, **self._process())
-
-    @property
-    def _overfits(self) -> bool:
-        """Whether every epoch is to see the same few batches, those of `Trainer(overfit_batches=…)`."""
-        # Lightning sets the attribute from outside of the class, where type checkers do not see it.
-        return self.trainer is not None and self.trainer.overfit_batches > 0  # pyright: ignore
-
-    def _process(self) -> dict[str, Any]:
-        if self.trainer is None:
-            return {}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
-
-from lightning.pytorch import LightningDataModule
+from typing import TypedDict
 
 from deqzoo.data.batches import EvalBatches, NoBatches, TrainBatches, without_validation
+from deqzoo.data.module import DataModule
 from deqzoo.data.text_files import Part, cut_text, part_files, read_all, read_text
 from deqzoo.data.text_set import EveryToken, RandomWindows, Streams, TextBatch, TextSet
 from deqzoo.errors import DataError
@@ -27,7 +26,7 @@ class TextOptions(TypedDict, total=False):
     vocabulary: Vocabulary | None
 
 
-class TextData(LightningDataModule):
+class TextData(DataModule):
     """Texts as numbers of tokens; batches reach the task as `TextBatch`.
 
     A file, or several that are read one after the other, is cut: the last `val_share` of its characters are for
@@ -164,8 +163,10 @@ class TextData(LightningDataModule):
             # One segment after the other: the rows are what a batch has.
             rows = self.batch_size * self._world_size
             return TrainBatches(self._streams("train", rows), batch_size=1, shuffle=False)
-        windows = RandomWindows(self.text_set("train"), self.context)
-        return TrainBatches(windows, batch_size=self.batch_size, seed=self.seed, **self._process())
+        windows = RandomWindows(self.text_set("train"), self.context, fixed=self._overfits)
+        return TrainBatches(
+            windows, batch_size=self.batch_size, seed=self.seed, shuffle=not self._overfits, **self._process()
+        )
 
     def val_dataloader(self) -> EvalBatches[TextBatch] | NoBatches:
         """Returns this process's batches of the validation text, none where there is no such text."""
@@ -194,8 +195,3 @@ class TextData(LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self._process().get("world_size", 1)
-
-    def _process(self) -> dict[str, Any]:
-        if self.trainer is None:
-            return {}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

@@ -1,11 +1,10 @@
 """The texts that language models are measured on, and how to open one by its name."""
 
-import difflib
-import re
 from importlib import resources
 from pathlib import Path
 from typing import ClassVar, Unpack
 
+from deqzoo.data.names import by_name, hint
 from deqzoo.data.text_data import TextData, TextOptions
 from deqzoo.data.text_files import Part, cut_text, read_text
 from deqzoo.errors import DataError
@@ -137,19 +136,13 @@ def open_text(
     if name_or_path is None:
         return EmbeddedText(like, **options)
     text = str(name_or_path)
-    known = {_plain(name): data for name, data in TEXTS.items()}
-    if _plain(text) in known and not re.search(r"[./\\]", text):
-        return known[_plain(text)](root, **options)
+    found = by_name(text, TEXTS)
+    if found is not None:
+        return found(root, **options)
     path = Path(text).expanduser()
     if path.exists():
         return TextData(path, **options)
-    near = difflib.get_close_matches(text.lower(), TEXTS, n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
     raise DataError(
-        f"{text!r} is neither a known text nor a file. {hint}Use one of {', '.join(TEXTS)}, the path of a text file, "
-        "or that of a folder with *train*, *valid* and *test* files."
+        f"{text!r} is neither a known text nor a file. {hint(text, TEXTS)}Use one of {', '.join(TEXTS)}, the path of "
+        "a text file, or that of a folder with *train*, *valid* and *test* files."
     )
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_ ]", "", name).lower()

@@ -85,7 +85,7 @@ class TextSet:
 
 
 class RandomWindows:
-    """Windows of a text at random places, one in each of as many equal parts as windows fit into it.
+    """Windows of a text at random places, or at fixed ones, one in each of as many equal parts as windows fit into it.
 
     The parts lie at even distances and a window anywhere within its own, so that over an epoch about every token
     is read once, at another place in its window in every epoch.
@@ -93,21 +93,23 @@ class RandomWindows:
     Args:
         text: to cut.
         length: tokens of a window, or of the text if that has fewer.
+        fixed: whether every epoch sees the same windows.
     """
 
     unit: ClassVar[str] = "window"
 
-    def __init__(self, text: TextSet, length: int) -> None:
+    def __init__(self, text: TextSet, length: int, *, fixed: bool = False) -> None:
         self.text = text
         self.length = min(length, text.num_targets)
+        self.fixed = fixed
 
     def __len__(self) -> int:
         return self.text.num_targets // self.length
 
     def batch(self, indices: Tensor, key: int | None) -> TextBatch:
-        """Returns the windows of parts (B,), at places that `key` draws; at the start of the parts without."""
+        """Returns the windows of parts (B,), at places that `key` draws; at their starts without, or if fixed."""
         shift = torch.zeros(len(indices), dtype=torch.float64)
-        if key is not None:
+        if key is not None and not self.fixed:
             shift.uniform_(generator=torch.Generator().manual_seed(key))
         num_starts = self.text.num_targets - self.length + 1
         starts = ((indices + shift) * (num_starts / len(self))).long().clamp_(max=num_starts - 1)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from deqzoo.adjoints import Adjoint, Implicit
 from deqzoo.models.certified import Certificate, Certified, for_all_images
 from deqzoo.models.classifier import check_size
+from deqzoo.models.convolutions import conv, conv_norm, conv_norm_relu
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule, spectral_normed, weight_normed
 from deqzoo.nn.torus import symbol, torus_length
@@ -115,11 +116,7 @@ class DEQ(Certified):
             )
         else:
             self.inject = nn.Sequential(
-                nn.Conv2d(in_chans, stem, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(stem),
-                nn.ReLU(),
-                nn.Conv2d(stem, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
+                *conv_norm_relu(conv(in_chans, stem, 3, stride=2)), *conv_norm(conv(stem, width, 3))
             )
         self.equilibrium = ImplicitModule(
             DEQCell(width, dense=dense, stability=stability), solver=solver, adjoint=adjoint

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Unpack
 from torch import Tensor, nn
 
 from deqzoo.models.classifier import Classifier
+from deqzoo.models.convolutions import conv, conv_norm_relu
 from deqzoo.models.maps import halved_maps, maps_along
 from deqzoo.models.registry import Sizes, register
 
@@ -31,9 +32,7 @@ class SmallResNet(Classifier):
     def __init__(self, widths: Sequence[int], *, blocks: int, in_chans: int = 3, num_classes: int = 10) -> None:
         super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=widths[-1])
         self.widths = tuple(widths)
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
-        )
+        self.stem = nn.Sequential(*conv_norm_relu(conv(in_chans, widths[0], 3)))
         before = (widths[0], *widths)
         self.stages = nn.Sequential(
             *(_stage(a, b, blocks, halve=i > 0) for i, (a, b) in enumerate(zip(before, widths, strict=False)))
@@ -60,6 +59,9 @@ def _stage(before: int, width: int, blocks: int, *, halve: bool) -> nn.Sequentia
     return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
 
 
+_RESNET14 = (16, 32, 62)  # 64 would be 175,258 parameters
+
+
 @register(task="image-classification", dataset="cifar10", recipe="baselines/resnet18-cifar")
 def resnet18_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline: ResNet-18 with a stem for small images."""
@@ -70,6 +72,18 @@ def resnet18_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
 def resnet20_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline: ResNet-20, with convolutions as shortcuts."""
     return SmallResNet((16, 32, 64), blocks=3, **sizes)
+
+
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar")
+def resnet14_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
+    """An explicit baseline of as many parameters as mdeq-cifar-tiny: a residual network of six blocks."""
+    return SmallResNet(_RESNET14, blocks=2, **sizes)
+
+
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar-noaug")
+def resnet14_cifar_noaug(**sizes: Unpack[Sizes]) -> SmallResNet:
+    """An explicit baseline: the network of resnet14-cifar, trained on the images as they are."""
+    return SmallResNet(_RESNET14, blocks=2, **sizes)
 
 
 @register(task="image-classification", dataset="mnist", recipe="baselines/resnet8-mnist")

@@ -6,15 +6,11 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from deqzoo.errors import StructureError
+from deqzoo.models.convolutions import conv, conv_norm_relu
 from deqzoo.nn import weight_normed
 
 _BOTTLENECK = 4
 """Channels that leave a bottleneck per channel inside of it."""
-
-
-def conv(in_chans: int, out_chans: int, size: int, *, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """Returns a convolution of `size` by `size` taps, padded to keep the size of maps, or to halve even sizes."""
-    return nn.Conv2d(in_chans, out_chans, size, stride=stride, padding=size // 2, bias=bias)
 
 
 def normed_conv(in_chans: int, out_chans: int, size: int) -> nn.Module:
@@ -89,11 +85,6 @@ def stem(in_chans: int, width: int, *, halvings: int) -> nn.Sequential:
 def pixelwise(width: int) -> nn.Sequential:
     """Returns a 1x1 convolution with its norm and ReLU."""
     return nn.Sequential(*conv_norm_relu(conv(width, width, 1)))
-
-
-def conv_norm_relu(layer: nn.Conv2d) -> tuple[nn.Module, ...]:
-    """Returns the layers of a convolution with its norm and ReLU."""
-    return layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU(inplace=True)
 
 
 def check_stride(x: Tensor, stride: int) -> None:

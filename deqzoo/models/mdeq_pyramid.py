@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deqzoo.adjoints import Adjoint, Phantom
-from deqzoo.models.mdeq_parts import conv, conv_norm_relu
+from deqzoo.models.convolutions import conv, conv_norm_relu
 from deqzoo.models.multiscale import Multiscale
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule

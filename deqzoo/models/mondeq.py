@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from deqzoo.adjoints import Adjoint, Implicit
 from deqzoo.models.certified import Certificate, Certified, for_all_images
 from deqzoo.models.classifier import check_size
+from deqzoo.models.convolutions import conv, conv_norm_relu
 from deqzoo.models.maps import halved_maps
-from deqzoo.models.mdeq_parts import conv, conv_norm_relu
 from deqzoo.models.mondeq_cell import MonotoneCell
 from deqzoo.models.mondeq_parts import MonotoneConv, MonotoneMatrix
 from deqzoo.models.mondeq_tiers import MonotoneTiers

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deqzoo.models.classifier import Classifier
+from deqzoo.models.convolutions import conv, conv_norm, conv_norm_relu
 from deqzoo.models.maps import halved_maps, maps_along
 from deqzoo.models.registry import ODERuntime, register
 from deqzoo.nn import Dynamics, ODEModule
@@ -76,9 +77,7 @@ class _Stage(nn.Module):
         self, before: int, width: int, *, stride: int, augment: int, solver: Integrator, adjoint: ODEAdjoint
     ) -> None:
         super().__init__()
-        self.entry = nn.Sequential(
-            nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(width)
-        )
+        self.entry = nn.Sequential(*conv_norm(conv(before, width, 3, stride=stride)))
         self.augment = augment
         self.flow = ODEModule(ConvDynamics(width + augment), solver=solver, adjoint=adjoint)
 
@@ -122,11 +121,7 @@ class NeuralODE(Classifier):
         super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=widths[-1] + augment)
         self.widths = [width + augment for width in widths]
         self.stem_stride = stem_stride
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, stem, 3, stride=stem_stride, padding=1, bias=False),
-            nn.BatchNorm2d(stem),
-            nn.ReLU(inplace=True),
-        )
+        self.stem = nn.Sequential(*conv_norm_relu(conv(in_chans, stem, 3, stride=stem_stride)))
         before = [stem, *self.widths]
         self.stages = nn.Sequential(
             *(

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from deqzoo.adjoints import Adjoint, Implicit
 from deqzoo.models.certified import Certificate, Certified
 from deqzoo.models.classifier import check_size
+from deqzoo.models.convolutions import conv, conv_norm_relu
 from deqzoo.models.maps import maps_along
 from deqzoo.models.pcdeq_parts import PositiveConcaveCell, iteration_bounds, positive_injection
 from deqzoo.models.registry import Runtime, register
@@ -130,9 +131,7 @@ class PcDEQ(Certified):
         self.fixed_input_size = dense or pool_size is not None
         self.stem = nn.Identity()
         if stem is not None:
-            self.stem = nn.Sequential(
-                nn.Conv2d(in_chans, stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
-            )
+            self.stem = nn.Sequential(*conv_norm_relu(conv(in_chans, stem, 3)))
         before = (in_chans if stem is None else stem, *widths[:-1])
         entries: list[nn.Linear | nn.Conv2d]
         if dense:

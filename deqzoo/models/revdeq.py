@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from deqzoo.adjoints import Adjoint
 from deqzoo.adjoints import Reversible as ReversibleAdjoint
 from deqzoo.models.classifier import Classifier
+from deqzoo.models.convolutions import conv, conv_norm_relu
 from deqzoo.models.maps import halved_maps
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule
@@ -107,9 +108,7 @@ class RevDEQ(Classifier):
                 f"Got widths={tuple(widths)}. Norms divide channels into groups of {_GROUP}: choose multiples of it."
             )
         super().__init__(in_chans=in_chans, num_classes=num_classes, num_features=widths[-1])
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
-        )
+        self.stem = nn.Sequential(*conv_norm_relu(conv(in_chans, widths[0], 3)))
         self.equilibria = nn.ModuleList(
             ImplicitModule(RevDEQCell(width, expansion=expansion), solver=solver, adjoint=adjoint)
             for width, expansion in zip(widths, expansions, strict=True)

@@ -95,20 +95,34 @@ class Transformer(TextNet):
         return Anew(self, tokens)
 
 
-# The sizes of deq-lm-shakespeare-tiny: as many parameters, but for the vector that carries its state. Tied blocks are
-# passed as often as its recipe lets the solver evaluate them in most of the training.
-_SHAKESPEARE_TINY = {"width": 176, "heads": 4, "hidden": 480, "context": 256, "distinct": 2}
+# The sizes of deq-lm-shakespeare-tiny and deq-lm-ptb-tiny: as many parameters, but for the vector that carries their
+# state. Tied blocks are passed as often as their recipes let the solver evaluate them in most of the training.
+_TINY = {"width": 176, "heads": 4, "hidden": 480, "context": 256, "distinct": 2}
 
 
 @register(task="text-generation", dataset="tiny-shakespeare", recipe="baselines/transformer-shakespeare-tiny")
 def transformer_shakespeare_tiny(**sizes: Unpack[TextSizes]) -> Transformer:
     """An explicit baseline: two blocks of width 176 over characters, of less than 0.8 million parameters."""
-    config = TransformerConfig(**_SHAKESPEARE_TINY, depth=2)
+    config = TransformerConfig(**_TINY, depth=2)
     return Transformer(config, **{"vocab_size": TEXT_SPECS["tiny-shakespeare"].vocab_size, **sizes})
 
 
 @register(task="text-generation", dataset="tiny-shakespeare", recipe="baselines/transformer-shakespeare-tiny-tied")
 def transformer_shakespeare_tiny_tied(**sizes: Unpack[TextSizes]) -> Transformer:
     """An explicit baseline of tied weights: two blocks of width 176 over characters, passed eight times."""
-    config = TransformerConfig(**_SHAKESPEARE_TINY, depth=16)
+    config = TransformerConfig(**_TINY, depth=16)
     return Transformer(config, **{"vocab_size": TEXT_SPECS["tiny-shakespeare"].vocab_size, **sizes})
+
+
+@register(task="text-generation", dataset="ptb", recipe="baselines/transformer-ptb-tiny")
+def transformer_ptb_tiny(**sizes: Unpack[TextSizes]) -> Transformer:
+    """An explicit baseline: two blocks of width 176 over words, of 2.5 million parameters."""
+    config = TransformerConfig(**_TINY, depth=2, dropout=0.2)
+    return Transformer(config, **{"vocab_size": TEXT_SPECS["ptb"].vocab_size, **sizes})
+
+
+@register(task="text-generation", dataset="ptb", recipe="baselines/transformer-ptb-tiny-tied")
+def transformer_ptb_tiny_tied(**sizes: Unpack[TextSizes]) -> Transformer:
+    """An explicit baseline of tied weights: two blocks of width 176 over words, passed eight times."""
+    config = TransformerConfig(**_TINY, depth=16, dropout=0.2)
+    return Transformer(config, **{"vocab_size": TEXT_SPECS["ptb"].vocab_size, **sizes})

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -39,6 +39,7 @@ class DivergenceGuard(Callback):
     Args:
         skip: the most batches in a row whose gradients are dropped because the loss or a gradient is NaN or infinite;
             one more stops the run. Their statistics, of BatchNorm say, are not taken back: NaN there stops it too.
+            In half precision ("16-mixed") gradients that overflow are the scaler's to leave out, and do not count.
         residual: above which a solve failed. Where those of more than half of a batch did, the batch failed. None for
             never.
         patience: the batches in a row whose solves may fail; one more stops the run.
@@ -128,13 +129,31 @@ def _most_failed(seen: Observed, residual: float) -> bool:
 
 
 def _drop_gradients(task: "Task") -> None:
+    if _scaler(task) is not None:
+        # A scaler leaves out what is not finite, and takes it for a mistake if there is nothing to look at.
+        for gradient in _gradients(task):
+            gradient.fill_(torch.inf)
+        return
     for parameter in task.parameters():
         parameter.grad = None
 
 
+def _gradients(task: "Task") -> list[Tensor]:
+    return [p.grad for p in task.parameters() if p.grad is not None]
+
+
 def _gradients_are_finite(task: "Task") -> bool:
-    gradients = [p.grad for p in task.parameters() if p.grad is not None]
-    return not gradients or bool(nn.utils.get_total_norm(gradients).isfinite())
+    gradients = _gradients(task)
+    if not gradients or bool(nn.utils.get_total_norm(gradients).isfinite()):
+        return True
+    # Those that overflowed for being scaled are left out, and the scale is lowered, without us.
+    scaler = _scaler(task)
+    return scaler is not None and scaler.get_scale() > 1
+
+
+def _scaler(task: "Task") -> Any:
+    """The scaler of losses in half precision, None in any other."""
+    return getattr(task.trainer.precision_plugin, "scaler", None)
 
 
 def _anywhere(task: "Task", flag: bool) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from deqzoo.zoo.rounding import at_least, at_least_significant, at_most, at_most_significant, cost, counted
 from deqzoo.zoo.solve_figures import Units, converged_share, machine_rows, solve_rows
-from deqzoo.zoo.text_figures import TEXT_HEADLINES, text_rows
+from deqzoo.zoo.text_figures import TEXT_HEADLINES, UNITS, text_rows
 
 HEADLINES = (
     "data",
@@ -34,6 +34,17 @@ IMAGES = Units(sample="image", solved="image", judged="image", several=True)
 def headlines(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the figures of an evaluation that are kept in config.json."""
     return {key: evaluation[key] for key in HEADLINES if key in evaluation}
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """Returns the one figure that published weights are known by, and the data that it is of."""
+    data = results["data"]
+    if results.get("level") == "word":
+        return f"{cost(results['perplexity'], 2)} perplexity per word ({data})"
+    if "perplexity" in results:
+        return f"{cost(results['loss'])} nats per {UNITS[results['level']]} ({data})"
+    low, high = at_least(results["accuracy_low"]), at_most(results["accuracy_high"])
+    return f"{at_least(results['accuracy'])} % ({low} to {high}, {data})"
 
 
 def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:

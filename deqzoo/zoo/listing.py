@@ -21,7 +21,13 @@ def list_models(pattern: str = "*", *, pretrained: bool | None = None, task: str
         pattern: with * and ? as in file names, in any spelling.
         pretrained: only those with (True) or without (False) published weights.
         task: only those for a task, such as "image-classification".
+
+    Raises:
+        ValueError: for a task that no model is for.
     """
+    tasks = sorted({e.task for e in entries()})
+    if task is not None and canonical(task) not in tasks:
+        raise ValueError(f"There is no task {task!r}. Models are for {' or '.join(tasks)}: choose one of these.")
     return [
         e.name
         for e in entries()

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deqzoo.errors import DataError
+
 INK, RED, BLUE = "#222222", "#b3261e", "#1f5fa8"
 COLOURS = (BLUE, RED, "#2e7d32", "#8e5a00", "#6a3d9a", "#00838f", "#ad1457", "#546e7a")
 """Of the lines of a figure, in turn."""
@@ -15,11 +17,21 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def require_drawing() -> None:
+    """Makes sure that a picture can be drawn.
+
+    Raises:
+        DataError: if matplotlib is not installed.
+    """
+    if not can_draw():
+        raise DataError('A picture needs matplotlib, which is not installed: pip install "deqzoo[plot]".')
+
+
 def write_svg(path: Path, draw: Callable[[Any], None], *, size: tuple[float, float]) -> None:
     """Writes a figure.
 
     Args:
-        path: the file.
+        path: the file; its folder is made.
         draw: fills a matplotlib `Figure`.
         size: in inches.
     """
@@ -37,4 +49,5 @@ def write_svg(path: Path, draw: Callable[[Any], None], *, size: tuple[float, flo
                 low, high = scale.get_view_interval()
                 if low <= 0 or high < 1000 * low:  # on longer axes they would overlap
                     scale.set_minor_formatter("{x:g}")
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="svg", metadata={"Date": None})

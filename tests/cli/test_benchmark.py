@@ -33,7 +33,7 @@ def test_corruptions(deqzoo: Any, tmp_path: Path):
     assert f"| {NAME} | blur | " in out and "jpeg" not in out
     (path,) = tmp_path.glob("corruptions-mnist-sample-*.json")
     assert [t["severity"] for t in json.loads(path.read_text())["trials"]] == [0, 1, 2, 3, 4, 5]
-    options = ("--corruption", "blur", "--limit", "20", "--device", "cpu", "--output", str(tmp_path))
+    options = ("--corruption", "blur", "--max-images", "20", "--device", "cpu", "--output", str(tmp_path))
     code, _, _ = deqzoo("corruptions", NAME, "--data", "mnist-sample", *options)
     assert code == 0
     (few,) = tmp_path.glob("corruptions-mnist-sample-20-images-*.json")

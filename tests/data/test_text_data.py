@@ -188,6 +188,20 @@ def test_the_same_seed_gives_the_same_batches_and_resumes(file):
     assert all(map(torch.equal, whole[3:], tokens(0, 1, {"epoch": 1, "batch": 3})))
 
 
+def test_overfitting_reads_the_same_windows_in_every_epoch(file):
+    class Overfitting:
+        overfit_batches, world_size, global_rank = 2, 1, 0
+
+    def first(epoch):
+        module = TextData(file, context=16, batch_size=4)
+        module.trainer = Overfitting()  # pyright: ignore[reportAttributeAccessIssue]
+        batches = module.train_dataloader()
+        batches.set_epoch(epoch)
+        return next(iter(batches)).tokens
+
+    assert torch.equal(first(0), first(1))
+
+
 @pytest.mark.parametrize("data", [TinyShakespeare, PennTreebank, WikiText103])
 def test_named_texts_say_where_to_get_them(data, tmp_path):
     with pytest.raises(DataError, match=rf"{data.dataset} is not in .*from https://.*--root"):

@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from deqzoo import ode
@@ -75,6 +76,31 @@ def test_batches_with_nan_are_left_out(net):
         train(ImageClassifier(net), spoilt(2), max_epochs=1, callbacks=[DivergenceGuard(skip=1)])
     for name, value in net.state_dict().items():
         assert torch.equal(value, reference.state_dict()[name]), name
+
+
+def half_precision(scale: float) -> MixedPrecision:
+    return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=scale))
+
+
+def test_batches_are_left_out_in_half_precision_too(net):
+    before = deepcopy(net.state_dict())
+    guard = DivergenceGuard(skip=6)
+    with pytest.warns(UserWarning, match=r"dropped, the \d\. in a row of at most 6"):
+        train(ImageClassifier(net), spoilt(*range(6)), max_epochs=1, callbacks=[guard], plugins=[half_precision(8.0)])
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    with pytest.warns(UserWarning, match=r"batch 2 .*dropped"):
+        train(ImageClassifier(net), spoilt(2), max_epochs=1, callbacks=[guard], plugins=[half_precision(8.0)])
+    assert all(value.isfinite().all() for value in net.state_dict().values())
+    assert not all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_gradients_that_overflow_for_being_scaled_are_the_scalers_to_leave_out(net, recwarn):
+    plugin = half_precision(1e38)
+    batches = make_batches(60)
+    train(ImageClassifier(net), batches, max_epochs=1, callbacks=[DivergenceGuard(skip=1)], plugins=[plugin])
+    assert plugin.scaler is not None and plugin.scaler.get_scale() < 1e38
+    assert not any("dropped" in str(w.message) for w in recwarn)
+    assert all(value.isfinite().all() for value in net.state_dict().values())
 
 
 def test_only_so_many_in_a_row(net):

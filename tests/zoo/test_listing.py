@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 import deqzoo
 from deqzoo import describe, list_models
 
@@ -11,7 +13,8 @@ def test_models_are_found_by_pattern_weights_and_task(package: Path):
     assert list_models("ZOO_*", pretrained=True) == ["zoo-probe"]
     assert list_models("zoo-*", pretrained=False) == ["zoo-probe-dense", "zoo-probe-rgb"]
     assert list_models("zoo-probe", task="Image_Classification") == ["zoo-probe"]
-    assert list_models(task="baking") == []
+    with pytest.raises(ValueError, match="no task 'baking'"):
+        list_models(task="baking")
     assert "pcdeq-mnist" in list_models()
 
 
