@@ -91,7 +91,7 @@ def verify(
             Check(
                 what="perplexity",
                 claimed=_number(results["evaluation"]["perplexity"]),
-                found="no text was given",
+                found="not measured: name its text (--data)",
                 verdict="not checked",
             )
         )

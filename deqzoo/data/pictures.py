@@ -49,7 +49,7 @@ def to_pixels(
         box: left, upper, right and lower edge of a part that is stretched to the size instead.
 
     Raises:
-        DataError: for pixels of more than 8 bits, whose range is not known.
+        DataError: for what is no PIL image, and for pixels of more than 8 bits, whose range is not known.
     """
     _check_depth(image, "An image")
     height, width = size
@@ -81,6 +81,11 @@ def _on_paper(image: Image.Image) -> Image.Image:
 
 
 def _check_depth(image: Image.Image, called: str) -> None:
+    if not isinstance(image, Image.Image):
+        raise DataError(
+            f"Got a {type(image).__name__} for a picture. It is made of a PIL image: use PIL.Image.open for a file, "
+            "PIL.Image.fromarray for an array of bytes."
+        )
     if image.mode.startswith(("I", "F")):
         raise DataError(
             f"{called} has pixels of mode {image.mode!r}. Images have 8 bits per channel: convert it first."

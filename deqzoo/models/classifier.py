@@ -178,10 +178,22 @@ class Classifier(nn.Module, abc.ABC):
         return [i % count for i in wanted]
 
     def _check_images(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
+        takes = f"{type(self).__name__} takes batches of images (B, {self.in_chans}, H, W)"
+        if not isinstance(x, Tensor):
             raise StructureError(
-                f"Found an input of shape {tuple(x.shape)}. {type(self).__name__} takes batches of images "
-                f"(B, {self.in_chans}, H, W): add a batch dimension with `x[None]`, or load it with in_chans=."
+                f"Found an input of type {type(x).__name__}. {takes} as tensors: pass PIL images through the model's "
+                "`.transform`, and arrays through torch.from_numpy."
+            )
+        if x.ndim != 4:
+            raise StructureError(
+                f"Found an input of shape {tuple(x.shape)}. {takes}: one image becomes one by `x[None]`."
+            )
+        if x.shape[1] != self.in_chans:
+            hint = "make them with the model's `.transform`, or load it with in_chans= and train it further"
+            if x.shape[3] == self.in_chans:
+                hint = "the channels come before height and width by `x.permute(0, 3, 1, 2)`"
+            raise StructureError(
+                f"Found images of {x.shape[1]} channels, in an input of shape {tuple(x.shape)}. {takes}: {hint}."
             )
         if not x.is_floating_point():
             raise StructureError(

@@ -4,6 +4,7 @@ import abc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Generic, Self, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -88,15 +89,18 @@ class FixedPointSolver(abc.ABC):
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
+            if not (isinstance(value, Real) and 0 <= value < math.inf):
                 raise ValueError(
-                    f"{type(self).__name__} got {name}={value}. Tolerances are finite and not negative: "
+                    f"{type(self).__name__} got {name}={value!r}. Tolerances are finite and not negative: "
                     f"use {name}=1e-4, say, or rtol=0 for a fixed budget of max_steps."
                 )
         for name in ("max_steps", "patience"):
             value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{type(self).__name__} got {name}={value}. It takes at least one step: use {name}=1.")
+            if not (isinstance(value, Integral) and value >= 1):
+                raise ValueError(
+                    f"{type(self).__name__} got {name}={value!r}. It takes a whole number of steps, one at least: use "
+                    f"{name}=50, say."
+                )
 
     @property
     def fixed_budget(self) -> bool:

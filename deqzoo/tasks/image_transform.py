@@ -53,7 +53,7 @@ class ImageTransform:
         """Returns the image as the network takes it, without a batch dimension.
 
         Raises:
-            DataError: for pixels of more than 8 bits, whose range is not known.
+            DataError: for what is no PIL image, and for pixels of more than 8 bits, whose range is not known.
         """
         pixels = to_pixels(image, channels=len(self.mean), size=self.size)
         return normalise(to_float(pixels[None]), self.mean, self.std)[0]

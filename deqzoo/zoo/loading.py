@@ -126,6 +126,9 @@ def _opened(name_or_path: str | Path, num_classes: int | None, in_chans: int | N
 
 
 def _check_sizes(num_classes: int | None, in_chans: int | None) -> None:
+    for name, size in (("num_classes", num_classes), ("in_chans", in_chans)):
+        if size is not None and not isinstance(size, int):
+            raise ValueError(f"Got {name}={size!r}, a {type(size).__name__}. It is a number of things: use an int.")
     if num_classes is not None and num_classes < 0:
         raise ValueError(f"Got num_classes={num_classes}. Use a positive number, or 0 for pooled features.")
     if in_chans is not None and in_chans < 1:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
 import deqzoo
 from deqzoo.data import open_image, to_pixels
+from deqzoo.errors import DataError
 
 
 def test_a_picture_is_turned_as_its_camera_was_held(tmp_path: Path):
@@ -35,3 +37,9 @@ def test_models_see_the_same(tmp_path: Path):
     picture.paste((0, 0, 0, 255), (10, 4, 18, 24))
     assert len(model.transform(picture).unique()) == 2
     assert torch.equal(model.transform(picture), model.transform(picture.convert("RGBA")))
+
+
+@pytest.mark.parametrize("given", ["digit.png", torch.zeros(1, 28, 28), torch.zeros(28, 28).numpy()])
+def test_what_is_no_picture_is_named(given):
+    with pytest.raises(DataError, match=rf"Got a {type(given).__name__} for a picture.*PIL\.Image\.open"):
+        deqzoo.load("pcdeq-mnist").transform(given)

@@ -343,6 +343,8 @@ def test_a_certificate_for_an_impossible_accuracy_is_refused(rtol):
     [
         (torch.zeros(2, 3, 8, 8), r"shape \(2, 3, 8, 8\).*\(B, 2, H, W\).*in_chans="),
         (torch.zeros(2, 8, 8), r"shape \(2, 8, 8\).*`x\[None\]`"),
+        (torch.zeros(2, 8, 8, 2), r"shape \(2, 8, 8, 2\).*`x\.permute\(0, 3, 1, 2\)`"),
+        (torch.zeros(2, 2, 8, 8).numpy(), r"type ndarray.*torch\.from_numpy"),
         (torch.zeros(2, 2, 8, 8, dtype=torch.uint8), r"dtype torch\.uint8.*`\.transform`"),
         (torch.zeros(2, 2, 9, 9), r"9x9 pixels.*8x8"),
         (torch.zeros(2, 2, 8, 7), r"8x7 pixels"),

@@ -161,6 +161,14 @@ def test_impossible_sizes_and_unknown_keywords_are_refused(package: Path, call: 
         call("zoo-probe", num_classes=-1)
     with pytest.raises(ValueError, match=r"in_chans=0. Images have at least one channel"):
         call("zoo-probe", in_chans=0)
+    with pytest.raises(ValueError, match=r"num_classes='3', a str"):
+        call("zoo-probe", num_classes="3")
+    with pytest.raises(ValueError, match=r"in_chans=3\.0, a float"):
+        call("zoo-probe", in_chans=3.0)
+    with pytest.raises(ValueError, match=r"rtol='1e-3'"):
+        call("zoo-probe", rtol="1e-3")
+    with pytest.raises(ValueError, match=r"max_steps=2\.5. It takes a whole number of steps"):
+        call("zoo-probe", max_steps=2.5)
     with pytest.raises(TypeError, match=r"num_class"):
         call("zoo-probe", num_class=3)
     with pytest.raises(ValueError, match=r"rtol=-1"):

@@ -128,7 +128,7 @@ def test_maps_that_are_not_there():
             net.forward_intermediates(torch.zeros(1, 3, 8, 8), indices=indices)
     with pytest.raises(StructureError, match="output_fmt='NLC'"):
         net.forward_intermediates(torch.zeros(1, 3, 8, 8), output_fmt="NLC")
-    with pytest.raises(StructureError, match="add a batch dimension"):
+    with pytest.raises(StructureError, match=r"one image becomes one by `x\[None\]`"):
         net.forward_intermediates(torch.zeros(3, 8, 8))
 
 
