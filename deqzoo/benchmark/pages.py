@@ -19,6 +19,8 @@ from deqzoo.benchmark.compare_files import comparison_table, write_comparison
 from deqzoo.benchmark.fast_path import fast_path_markdown, fast_path_title
 from deqzoo.benchmark.pairs_table import GOOD_ENOUGH, against_peers, pairs_markdown, pairs_settings, recommendations
 from deqzoo.benchmark.robustness import draw_thinking, mean_trials_markdown
+from deqzoo.benchmark.solvers_table import Row as CellRow
+from deqzoo.benchmark.solvers_table import summary
 from deqzoo.errors import DataError
 from deqzoo.models import entries, entry
 from deqzoo.zoo import list_models
@@ -208,6 +210,16 @@ def _pairs(root: Path) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _cells(root: Path) -> str:
+    parts = []
+    for path in _files(root, "solvers"):
+        results = _read(path, "rows", "repeats")
+        told = f"Medians of {results['header']['repeats']} rounds in which all took turns."
+        parts.append(f"{_measured(results['header'], path.name)} {told}")
+        parts.append("\n".join(f"- {line}" for line in summary([CellRow(**row) for row in results["rows"]])))
+    return "\n\n".join(parts)
+
+
 def _solvers(root: Path) -> str:
     tables = [recommendations(_read(path, "pairs")["pairs"]) for path in _files(root, "pairs")]
     question = (
@@ -228,7 +240,7 @@ def _fast_paths(root: Path) -> str:
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     README: {"models": _models, "networks": _boards, "corruptions": _robustness, "solvers": _solvers},
     MODEL_PAGE: {"by task": _by_task, "side by side": _side_by_side},
-    SOLVER_PAGE: {"pairs": _pairs, "fast paths": _fast_paths},
+    SOLVER_PAGE: {"cells": _cells, "pairs": _pairs, "fast paths": _fast_paths},
 }
 """Pages and their written parts by name; a part is empty where nothing was measured."""
 

@@ -1,5 +1,6 @@
 """What is benchmarked: models of the zoo, runs, and any network that timm can make for the same images."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -132,8 +133,8 @@ def _load_file(net: nn.Module, path: Path, name: str) -> None:
     from timm.models import load_checkpoint
 
     try:
-        load_checkpoint(net, str(path))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        load_checkpoint(net, str(path), weights_only=True)
+    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise WeightsError(
             f"{path} cannot be loaded into {name}: {error}. It should be a state dict of this network, with the "
             "classes and channels of the test set."

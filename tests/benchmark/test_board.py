@@ -172,6 +172,16 @@ def test_a_busy_machine_is_told(found: Board):
     assert "quartiles are up to 2.4 times apart" in title(header | {"apart": 2.34})
 
 
+class _Intruder:
+    """What runs code where a pickle is trusted."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._mark,)
+
+
 def test_weights_of_a_file_are_trained_ones(tmp_path: Path):
     net = open_subject(BASELINE, MNIST).net
     with torch.no_grad():
@@ -180,6 +190,10 @@ def test_weights_of_a_file_are_trained_ones(tmp_path: Path):
     subject = open_subject(f"{BASELINE}@{tmp_path / 'weights.pth'}", MNIST)
     assert subject.trained
     assert bool((subject.net.get_classifier().bias == 7).all())
+    torch.save({"state_dict": _Intruder(tmp_path / "opened")}, tmp_path / "code.pth")
+    with pytest.raises(WeightsError, match=r"code\.pth cannot be loaded into timm:resnet10t@"):
+        open_subject(f"{BASELINE}@{tmp_path / 'code.pth'}", MNIST)
+    assert not (tmp_path / "opened").exists()
     with pytest.raises(WeightsError, match=r"missing\.pth cannot be loaded into timm:resnet10t@"):
         open_subject(f"{BASELINE}@missing.pth", MNIST)
 
