@@ -14,10 +14,20 @@ from deqzoo.adjoints import Adjoint, Implicit
 from deqzoo.models.certified import Certificate, Certified, for_all_images
 from deqzoo.models.classifier import check_size
 from deqzoo.models.convolutions import conv, conv_norm, conv_norm_relu
+from deqzoo.models.paper import Paper
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule, spectral_normed, weight_normed
 from deqzoo.nn.torus import symbol, torus_length
 from deqzoo.solvers import Anderson, FixedPointSolver
+
+PAPER = Paper(
+    key="bai2019deep",
+    title="Deep Equilibrium Models",
+    authors="Bai, Shaojie and Kolter, J. Zico and Koltun, Vladlen",
+    venue="Advances in Neural Information Processing Systems",
+    year=2019,
+    arxiv="1909.01377",
+)
 
 Stability: TypeAlias = Literal["spectral", "weight", "none"]
 """How W is kept in check: ‖W‖₂ < 1, a gain per row that training can see, or not at all."""
@@ -153,13 +163,13 @@ class DEQ(Certified):
         return features if self.dense else F.adaptive_avg_pool2d(features, self.cells).flatten(1)
 
 
-@register(task="image-classification", dataset="mnist", recipe="deq-mnist")
+@register(task="image-classification", dataset="mnist", recipe="deq-mnist", paper=PAPER)
 def deq_mnist(**runtime: Unpack[Runtime]) -> DEQ:
     """One convolutional equilibrium of 48 channels, behind a stem that halves the image."""
     return DEQ(48, image_size=28, **{"in_chans": 1, **runtime})
 
 
-@register(task="image-classification", dataset="mnist")
+@register(task="image-classification", dataset="mnist", paper=PAPER)
 def deq_mnist_dense(**runtime: Unpack[Runtime]) -> DEQ:
     """One dense equilibrium of 100 components: the smallest model that shows how all of them work."""
     return DEQ(100, image_size=28, dense=True, **{"in_chans": 1, **runtime})

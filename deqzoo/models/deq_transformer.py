@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deqzoo.adjoints import Adjoint, Implicit
 from deqzoo.errors import StructureError
+from deqzoo.models.deq import PAPER
 from deqzoo.models.deq_transformer_parts import DEQTransformerConfig, TransformerCell
 from deqzoo.models.generation import Decoder, TextState
 from deqzoo.models.registry import TextRuntime, register
@@ -110,35 +111,35 @@ class DEQTransformer(TextNet):
         return self.cell.remembered(memory)
 
 
-@register(task="text-generation", dataset="tiny-shakespeare", recipe="deq-lm-shakespeare-tiny")
+@register(task="text-generation", dataset="tiny-shakespeare", recipe="deq-lm-shakespeare-tiny", paper=PAPER)
 def deq_lm_shakespeare_tiny(**runtime: Unpack[TextRuntime]) -> DEQTransformer:
     """One equilibrium of two blocks of width 176 over characters, of less than 0.8 million parameters."""
     config = DEQTransformerConfig(width=176, heads=4, hidden=480, blocks=2, context=256)
     return DEQTransformer(config, **{"vocab_size": TEXT_SPECS["tiny-shakespeare"].vocab_size, **runtime})
 
 
-@register(task="text-generation", dataset="tiny-shakespeare", recipe="deq-lm-shakespeare")
+@register(task="text-generation", dataset="tiny-shakespeare", recipe="deq-lm-shakespeare", paper=PAPER)
 def deq_lm_shakespeare(**runtime: Unpack[TextRuntime]) -> DEQTransformer:
     """One equilibrium of two blocks of width 640 over characters, of less than 10.65 million parameters."""
     config = DEQTransformerConfig(width=640, heads=10, hidden=1728, blocks=2, context=256, dropout=0.2)
     return DEQTransformer(config, **{"vocab_size": TEXT_SPECS["tiny-shakespeare"].vocab_size, **runtime})
 
 
-@register(task="text-generation", dataset="ptb", recipe="deq-lm-ptb-tiny")
+@register(task="text-generation", dataset="ptb", recipe="deq-lm-ptb-tiny", paper=PAPER)
 def deq_lm_ptb_tiny(**runtime: Unpack[TextRuntime]) -> DEQTransformer:
     """One equilibrium of two blocks of width 176 over words, of 2.5 million parameters, 1.8 of them its table's."""
     config = DEQTransformerConfig(width=176, heads=4, hidden=480, blocks=2, context=256, dropout=0.2)
     return DEQTransformer(config, **{"vocab_size": TEXT_SPECS["ptb"].vocab_size, **runtime})
 
 
-@register(task="text-generation", dataset="ptb", recipe="deq-lm-ptb")
+@register(task="text-generation", dataset="ptb", recipe="deq-lm-ptb", paper=PAPER)
 def deq_lm_ptb(**runtime: Unpack[TextRuntime]) -> DEQTransformer:
     """One equilibrium of two blocks over words, with memory, of less than 24 million parameters."""
     config = DEQTransformerConfig(width=800, heads=10, hidden=2176, blocks=2, context=128, memory=128, dropout=0.4)
     return DEQTransformer(config, **{"vocab_size": TEXT_SPECS["ptb"].vocab_size, **runtime})
 
 
-@register(task="text-generation", dataset="wikitext-103", recipe="deq-lm-wikitext103")
+@register(task="text-generation", dataset="wikitext-103", recipe="deq-lm-wikitext103", paper=PAPER)
 def deq_lm_wikitext103(**runtime: Unpack[TextRuntime]) -> DEQTransformer:
     """One equilibrium of three blocks over words, with memory and an adaptive table: the 98-million class."""
     config = DEQTransformerConfig(

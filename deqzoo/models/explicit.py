@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from deqzoo.models.classifier import Classifier
 from deqzoo.models.convolutions import conv, conv_norm_relu
 from deqzoo.models.maps import halved_maps, maps_along
+from deqzoo.models.paper import Paper
 from deqzoo.models.registry import Sizes, register
+
+PAPER = Paper(
+    key="he2016deep",
+    title="Deep Residual Learning for Image Recognition",
+    authors="He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian",
+    venue="IEEE Conference on Computer Vision and Pattern Recognition",
+    year=2016,
+    arxiv="1512.03385",
+)
 
 
 class SmallResNet(Classifier):
@@ -62,31 +72,31 @@ def _stage(before: int, width: int, blocks: int, *, halve: bool) -> nn.Sequentia
 _RESNET14 = (16, 32, 62)  # 64 would be 175,258 parameters
 
 
-@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet18-cifar")
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet18-cifar", paper=PAPER)
 def resnet18_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline: ResNet-18 with a stem for small images."""
     return SmallResNet((64, 128, 256, 512), blocks=2, **sizes)
 
 
-@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet20-cifar")
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet20-cifar", paper=PAPER)
 def resnet20_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline: ResNet-20, with convolutions as shortcuts."""
     return SmallResNet((16, 32, 64), blocks=3, **sizes)
 
 
-@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar")
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar", paper=PAPER)
 def resnet14_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline of as many parameters as mdeq-cifar-tiny: a residual network of six blocks."""
     return SmallResNet(_RESNET14, blocks=2, **sizes)
 
 
-@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar-noaug")
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar-noaug", paper=PAPER)
 def resnet14_cifar_noaug(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline: the network of resnet14-cifar, trained on the images as they are."""
     return SmallResNet(_RESNET14, blocks=2, **sizes)
 
 
-@register(task="image-classification", dataset="mnist", recipe="baselines/resnet8-mnist")
+@register(task="image-classification", dataset="mnist", recipe="baselines/resnet8-mnist", paper=PAPER)
 def resnet8_mnist(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline: a residual network of three blocks."""
     return SmallResNet((16, 32, 64), blocks=1, **{"in_chans": 1, **sizes})

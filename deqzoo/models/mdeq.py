@@ -23,9 +23,19 @@ from deqzoo.models.mdeq_parts import (
     stem,
 )
 from deqzoo.models.multiscale import Multiscale
+from deqzoo.models.paper import Paper
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule, VariationalDropout
 from deqzoo.solvers import Broyden, FixedPointSolver
+
+PAPER = Paper(
+    key="bai2020multiscale",
+    title="Multiscale Deep Equilibrium Models",
+    authors="Bai, Shaojie and Koltun, Vladlen and Kolter, J. Zico",
+    venue="Advances in Neural Information Processing Systems",
+    year=2020,
+    arxiv="2006.08656",
+)
 
 # The published budgets; the memory holds all of their steps.
 _BROYDEN = Broyden(rtol=1e-3, max_steps=18, memory=18)
@@ -206,34 +216,34 @@ class MDEQ(Multiscale):
         return self.head(maps)
 
 
-@register(task="image-classification", dataset="cifar10")
+@register(task="image-classification", dataset="cifar10", paper=PAPER)
 def mdeq_cifar_tiny_original(**runtime: Unpack[Runtime]) -> MDEQ:
     """The published small MDEQ of two scales, for CIFAR-10 without augmentation."""
     return MDEQ(MDEQConfig(channels=(24, 24), head_channels=(8, 16), num_features=200, dropout=0.25), **runtime)
 
 
-@register(task="image-classification", dataset="cifar10")
+@register(task="image-classification", dataset="cifar10", paper=PAPER)
 def mdeq_cifar_original(**runtime: Unpack[Runtime]) -> MDEQ:
     """The published large MDEQ of four scales, for CIFAR-10."""
     config = MDEQConfig(channels=(32, 64, 128, 256), head_channels=(14, 28, 56, 112), num_features=1680, dropout=0.3)
     return MDEQ(config, **runtime)
 
 
-@register(task="image-classification", dataset="imagenet-1k", recipe="mdeq-imagenet-small")
+@register(task="image-classification", dataset="imagenet-1k", recipe="mdeq-imagenet-small", paper=PAPER)
 def mdeq_imagenet_small(**runtime: Unpack[Runtime]) -> MDEQ:
     """The published small MDEQ for ImageNet."""
     config = MDEQConfig(channels=(32, 64, 128, 256), head_channels=(24, 48, 96, 192), num_features=2048, halvings=2)
     return MDEQ(config, **(_IMAGENET | runtime))
 
 
-@register(task="image-classification", dataset="imagenet-1k", recipe="mdeq-imagenet-large")
+@register(task="image-classification", dataset="imagenet-1k", recipe="mdeq-imagenet-large", paper=PAPER)
 def mdeq_imagenet_large(**runtime: Unpack[Runtime]) -> MDEQ:
     """The published large MDEQ for ImageNet."""
     config = MDEQConfig(channels=(80, 160, 320, 640), head_channels=(32, 64, 128, 256), num_features=2048, halvings=2)
     return MDEQ(config, **(_IMAGENET | runtime))
 
 
-@register(task="image-classification", dataset="imagenet-1k", recipe="mdeq-imagenet-xl")
+@register(task="image-classification", dataset="imagenet-1k", recipe="mdeq-imagenet-xl", paper=PAPER)
 def mdeq_imagenet_xl(**runtime: Unpack[Runtime]) -> MDEQ:
     """The published extra-large MDEQ for ImageNet."""
     config = MDEQConfig(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from deqzoo.adjoints import Adjoint, Phantom
 from deqzoo.models.convolutions import conv, conv_norm_relu
+from deqzoo.models.mdeq import PAPER
 from deqzoo.models.multiscale import Multiscale
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule
@@ -173,19 +174,19 @@ class PyramidMDEQ(Multiscale):
 _TINY = PyramidConfig(widths=(48, 64), stem=16, num_features=96)
 
 
-@register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny")
+@register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny", paper=PAPER)
 def mdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
     """A multiscale equilibrium of two scales that is fed at both, of less than 170,000 parameters."""
     return PyramidMDEQ(_TINY, **runtime)
 
 
-@register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny-noaug")
+@register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny-noaug", paper=PAPER)
 def mdeq_cifar_tiny_noaug(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
     """The network of mdeq-cifar-tiny, trained on the images as they are."""
     return PyramidMDEQ(_TINY, **runtime)
 
 
-@register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar")
+@register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar", paper=PAPER)
 def mdeq_cifar(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
     """A multiscale equilibrium of three scales that is fed at each, of less than 10 million parameters."""
     return PyramidMDEQ(PyramidConfig(widths=(128, 256, 384), stem=64, num_features=1024, stride=1), **runtime)

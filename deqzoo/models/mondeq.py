@@ -20,9 +20,19 @@ from deqzoo.models.maps import halved_maps
 from deqzoo.models.mondeq_cell import MonotoneCell
 from deqzoo.models.mondeq_parts import MonotoneConv, MonotoneMatrix
 from deqzoo.models.mondeq_tiers import MonotoneTiers
+from deqzoo.models.paper import Paper
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import ForwardBackward, ImplicitModule, MonotoneOperator, PeacemanRachford, Splitting
 from deqzoo.solvers import Anderson, FixedPointSolver
+
+PAPER = Paper(
+    key="winston2020monotone",
+    title="Monotone Operator Equilibrium Networks",
+    authors="Winston, Ezra and Kolter, J. Zico",
+    venue="Advances in Neural Information Processing Systems",
+    year=2020,
+    arxiv="2006.08591",
+)
 
 _ANDERSON = Anderson(rtol=1e-4, max_steps=200, patience=100)
 
@@ -183,7 +193,7 @@ class MonDEQ(Certified):
         return features.flatten(1)
 
 
-@register(task="image-classification", dataset="mnist", recipe="mondeq-mnist")
+@register(task="image-classification", dataset="mnist", recipe="mondeq-mnist", paper=PAPER)
 def mondeq_mnist(**runtime: Unpack[Runtime]) -> MonDEQ:
     """One convolutional monotone equilibrium of 48 channels, at a quarter of the image's sides."""
     config = MonDEQConfig(widths=(48,), image_size=28, stem=(32, 32), stride=4, cells=3)
@@ -191,14 +201,14 @@ def mondeq_mnist(**runtime: Unpack[Runtime]) -> MonDEQ:
     return MonDEQ(config, splitting=PeacemanRachford(alpha=0.15), **{"in_chans": 1, **runtime})
 
 
-@register(task="image-classification", dataset="mnist")
+@register(task="image-classification", dataset="mnist", paper=PAPER)
 def mondeq_mnist_dense(**runtime: Unpack[Runtime]) -> MonDEQ:
     """The published dense monotone equilibrium of 87 components."""
     config = MonDEQConfig(widths=(87,), image_size=28, dense=True, norms=False)
     return MonDEQ(config, **{"in_chans": 1, **runtime})
 
 
-@register(task="image-classification", dataset="cifar10", recipe="mondeq-cifar")
+@register(task="image-classification", dataset="cifar10", recipe="mondeq-cifar", paper=PAPER)
 def mondeq_cifar(**runtime: Unpack[Runtime]) -> MonDEQ:
     """A monotone equilibrium of three tiers, of 64, 112 and 128 channels."""
     return MonDEQ(MonDEQConfig(widths=(64, 112, 128), image_size=32, stem=(64,)), **runtime)

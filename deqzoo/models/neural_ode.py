@@ -15,9 +15,19 @@ from torch.nn import functional as F
 from deqzoo.models.classifier import Classifier
 from deqzoo.models.convolutions import conv, conv_norm, conv_norm_relu
 from deqzoo.models.maps import halved_maps, maps_along
+from deqzoo.models.paper import Paper
 from deqzoo.models.registry import ODERuntime, register
 from deqzoo.nn import Dynamics, ODEModule
 from deqzoo.ode import Checkpointed, DormandPrince, Integrator, ODEAdjoint
+
+PAPER = Paper(
+    key="chen2018neural",
+    title="Neural Ordinary Differential Equations",
+    authors="Chen, Ricky T. Q. and Rubanova, Yulia and Bettencourt, Jesse and Duvenaud, David",
+    venue="Advances in Neural Information Processing Systems",
+    year=2018,
+    arxiv="1806.07366",
+)
 
 _DORMAND_PRINCE = DormandPrince(rtol=1e-3, max_steps=200)
 
@@ -150,13 +160,13 @@ class NeuralODE(Classifier):
         return super().pool(F.relu(self.norm(features)))
 
 
-@register(task="image-classification", dataset="mnist", recipe="node-mnist")
+@register(task="image-classification", dataset="mnist", recipe="node-mnist", paper=PAPER)
 def node_mnist(**runtime: Unpack[ODERuntime]) -> NeuralODE:
     """A flow of 64 channels on maps of 7x7, behind two halving convolutions."""
     return NeuralODE(32, (64,), stem_stride=2, **{"in_chans": 1, **runtime})
 
 
-@register(task="image-classification", dataset="cifar10", recipe="node-cifar")
+@register(task="image-classification", dataset="cifar10", recipe="node-cifar", paper=PAPER)
 def node_cifar(**runtime: Unpack[ODERuntime]) -> NeuralODE:
     """Two flows, of 40 channels on maps of 16x16 and of 72 on maps of 8x8."""
     return NeuralODE(32, (40, 72), **runtime)

@@ -19,10 +19,20 @@ from deqzoo.models.certified import Certificate, Certified
 from deqzoo.models.classifier import check_size
 from deqzoo.models.convolutions import conv, conv_norm_relu
 from deqzoo.models.maps import maps_along
+from deqzoo.models.paper import Paper
 from deqzoo.models.pcdeq_parts import PositiveConcaveCell, iteration_bounds, positive_injection
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import ImplicitModule
 from deqzoo.solvers import FixedPointSolver, Picard
+
+PAPER = Paper(
+    key="gabor2024positive",
+    title="Positive Concave Deep Equilibrium Models",
+    authors="Gabor, Mateusz and Piotrowski, Tomasz and Cavalcante, Renato L. G.",
+    venue="International Conference on Machine Learning",
+    year=2024,
+    arxiv="2402.04029",
+)
 
 # Convergence is certain, so that a slow start is no reason to give up.
 _PICARD = Picard(rtol=1e-4, max_steps=200, patience=200)
@@ -202,25 +212,25 @@ class PcDEQ(Certified):
         return x.flatten(1) if self.dense else self.stem(x)
 
 
-@register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist")
+@register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist", paper=PAPER)
 def pcdeq_mnist(**runtime: Unpack[Runtime]) -> PcDEQ:
     """Three pcDEQ-1 equilibria of growing width, halving the image between them."""
     return PcDEQ((16, 28, 64), image_size=28, pool_size=3, **{"in_chans": 1, **runtime})
 
 
-@register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist-linear")
+@register(task="image-classification", dataset="mnist", recipe="pcdeq-mnist-linear", paper=PAPER)
 def pcdeq_mnist_linear(**runtime: Unpack[Runtime]) -> PcDEQ:
     """One dense pcDEQ-1 equilibrium of 80 components, as published."""
     return PcDEQ((80,), image_size=28, dense=True, activation="tanh", **{"in_chans": 1, **runtime})
 
 
-@register(task="image-classification", dataset="mnist")
+@register(task="image-classification", dataset="mnist", paper=PAPER)
 def pcdeq_mnist_single(**runtime: Unpack[Runtime]) -> PcDEQ:
     """The published single-convolution pcDEQ-1 of 82 channels."""
     return PcDEQ((82,), image_size=28, pool_size=8, activation="tanh", **{"in_chans": 1, **runtime})
 
 
-@register(task="image-classification", dataset="mnist")
+@register(task="image-classification", dataset="mnist", paper=PAPER)
 def pcdeq_mnist_multi(**runtime: Unpack[Runtime]) -> PcDEQ:
     """The published multi-convolution pcDEQ-1 of 12, 24 and 48 channels, with unpadded halving."""
     return PcDEQ(
@@ -228,25 +238,25 @@ def pcdeq_mnist_multi(**runtime: Unpack[Runtime]) -> PcDEQ:
     )
 
 
-@register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar")
+@register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar", paper=PAPER)
 def pcdeq_cifar(**runtime: Unpack[Runtime]) -> PcDEQ:
     """Six pcDEQ-1 equilibria behind a stem, in pairs whose second is added to its first."""
     return PcDEQ((40, 40, 72, 72, 112, 112), image_size=32, stem=40, strides=(1, 1, 2, 1, 2, 1), **runtime)
 
 
-@register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar-tiny")
+@register(task="image-classification", dataset="cifar10", recipe="pcdeq-cifar-tiny", paper=PAPER)
 def pcdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PcDEQ:
     """Six narrow pcDEQ-1 equilibria behind a stem, in pairs whose second is added to its first."""
     return PcDEQ((32, 32, 64, 64, 112, 112), image_size=32, stem=32, strides=(2, 1, 2, 1, 2, 1), **runtime)
 
 
-@register(task="image-classification", dataset="cifar10")
+@register(task="image-classification", dataset="cifar10", paper=PAPER)
 def pcdeq_cifar_single(**runtime: Unpack[Runtime]) -> PcDEQ:
     """The published single-convolution pcDEQ-2 of 125 channels, for CIFAR-10 without augmentation and SVHN."""
     return PcDEQ((125,), image_size=32, pool_size=8, activation="sigmoid", **runtime)
 
 
-@register(task="image-classification", dataset="cifar10")
+@register(task="image-classification", dataset="cifar10", paper=PAPER)
 def pcdeq_cifar_multi(**runtime: Unpack[Runtime]) -> PcDEQ:
     """The published multi-convolution pcDEQ-1 of 100, 120 and 140 channels, for CIFAR-10 with augmentation."""
     return PcDEQ((100, 120, 140), image_size=32, padding=0, pool_size=4, activation="relu6", **runtime)

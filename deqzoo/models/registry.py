@@ -10,6 +10,7 @@ from torch import nn
 
 from deqzoo.adjoints import Adjoint
 from deqzoo.errors import UnknownModelError
+from deqzoo.models.paper import Paper
 from deqzoo.ode import Integrator, ODEAdjoint
 from deqzoo.solvers import FixedPointSolver
 
@@ -61,6 +62,7 @@ class ModelEntry:
         dataset: what it is meant for, a key of `INPUT_SPECS` for images, of `TEXT_SPECS` for text.
         recipe: the recipe that trains it, None where there is none.
         description: one sentence.
+        paper: that the architecture is from, None if it is from none.
 
     """
 
@@ -70,14 +72,23 @@ class ModelEntry:
     dataset: str
     recipe: str | None
     description: str
+    paper: Paper | None
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
 _Build = TypeVar("_Build", bound=Callable[..., nn.Module])
 
 
-def register(*, task: str, dataset: str, recipe: str | None = None) -> Callable[[_Build], _Build]:
+def register(
+    *, task: str, dataset: str, recipe: str | None = None, paper: Paper | None = None
+) -> Callable[[_Build], _Build]:
     """Returns a decorator that registers a configuration under its function's name.
+
+    Args:
+        task: what it does, such as "image-classification".
+        dataset: what it is meant for.
+        recipe: the recipe that trains it.
+        paper: that the architecture is from.
 
     Raises:
         ValueError: if the name is taken or the function has no docstring to describe it.
@@ -99,6 +110,7 @@ def register(*, task: str, dataset: str, recipe: str | None = None) -> Callable[
             dataset=dataset,
             recipe=recipe,
             description=build.__doc__.strip().splitlines()[0],
+            paper=paper,
         )
         return build
 

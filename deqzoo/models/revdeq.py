@@ -17,9 +17,19 @@ from deqzoo.adjoints import Reversible as ReversibleAdjoint
 from deqzoo.models.classifier import Classifier
 from deqzoo.models.convolutions import conv, conv_norm_relu
 from deqzoo.models.maps import halved_maps
+from deqzoo.models.paper import Paper
 from deqzoo.models.registry import Runtime, register
 from deqzoo.nn import Cell, ImplicitModule
 from deqzoo.solvers import FixedPointSolver, Reversible
+
+PAPER = Paper(
+    key="mccallum2025reversible",
+    title="Reversible Deep Equilibrium Models",
+    authors="McCallum, Sam and Arora, Kamran and Foster, James",
+    venue="arXiv preprint",
+    year=2025,
+    arxiv="2509.12917",
+)
 
 # Four steps, whatever the residual: the network is trained as the few steps that it is.
 _REVERSIBLE = Reversible(damping=0.8, rtol=0, max_steps=4)
@@ -130,7 +140,7 @@ class RevDEQ(Classifier):
         return tuple(maps)
 
 
-@register(task="image-classification", dataset="cifar10", recipe="revdeq-cifar")
+@register(task="image-classification", dataset="cifar10", recipe="revdeq-cifar", paper=PAPER)
 def revdeq_cifar(**runtime: Unpack[Runtime]) -> RevDEQ:
     """Four reversible equilibria of 128, 256, 256 and 128 channels, as published."""
     return RevDEQ((128, 256, 256, 128), (1, 3, 3, 1), **runtime)

@@ -7,10 +7,21 @@ from torch import Tensor, nn
 
 from deqzoo.errors import StructureError
 from deqzoo.models.generation import Anew, TextState
+from deqzoo.models.paper import Paper
 from deqzoo.models.registry import TextSizes, register
 from deqzoo.models.text_net import TextNet
 from deqzoo.models.text_spec import TEXT_SPECS
 from deqzoo.models.transformer_parts import Block, Masks, Memory
+
+PAPER = Paper(
+    key="vaswani2017attention",
+    title="Attention Is All You Need",
+    authors="Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit, Jakob and "
+    "Jones, Llion and Gomez, Aidan N. and Kaiser, Lukasz and Polosukhin, Illia",
+    venue="Advances in Neural Information Processing Systems",
+    year=2017,
+    arxiv="1706.03762",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,28 +111,35 @@ class Transformer(TextNet):
 _TINY = {"width": 176, "heads": 4, "hidden": 480, "context": 256, "distinct": 2}
 
 
-@register(task="text-generation", dataset="tiny-shakespeare", recipe="baselines/transformer-shakespeare-tiny")
+@register(
+    task="text-generation", dataset="tiny-shakespeare", recipe="baselines/transformer-shakespeare-tiny", paper=PAPER
+)
 def transformer_shakespeare_tiny(**sizes: Unpack[TextSizes]) -> Transformer:
     """An explicit baseline: two blocks of width 176 over characters, of less than 0.8 million parameters."""
     config = TransformerConfig(**_TINY, depth=2)
     return Transformer(config, **{"vocab_size": TEXT_SPECS["tiny-shakespeare"].vocab_size, **sizes})
 
 
-@register(task="text-generation", dataset="tiny-shakespeare", recipe="baselines/transformer-shakespeare-tiny-tied")
+@register(
+    task="text-generation",
+    dataset="tiny-shakespeare",
+    recipe="baselines/transformer-shakespeare-tiny-tied",
+    paper=PAPER,
+)
 def transformer_shakespeare_tiny_tied(**sizes: Unpack[TextSizes]) -> Transformer:
     """An explicit baseline of tied weights: two blocks of width 176 over characters, passed eight times."""
     config = TransformerConfig(**_TINY, depth=16)
     return Transformer(config, **{"vocab_size": TEXT_SPECS["tiny-shakespeare"].vocab_size, **sizes})
 
 
-@register(task="text-generation", dataset="ptb", recipe="baselines/transformer-ptb-tiny")
+@register(task="text-generation", dataset="ptb", recipe="baselines/transformer-ptb-tiny", paper=PAPER)
 def transformer_ptb_tiny(**sizes: Unpack[TextSizes]) -> Transformer:
     """An explicit baseline: two blocks of width 176 over words, of 2.5 million parameters."""
     config = TransformerConfig(**_TINY, depth=2, dropout=0.2)
     return Transformer(config, **{"vocab_size": TEXT_SPECS["ptb"].vocab_size, **sizes})
 
 
-@register(task="text-generation", dataset="ptb", recipe="baselines/transformer-ptb-tiny-tied")
+@register(task="text-generation", dataset="ptb", recipe="baselines/transformer-ptb-tiny-tied", paper=PAPER)
 def transformer_ptb_tiny_tied(**sizes: Unpack[TextSizes]) -> Transformer:
     """An explicit baseline of tied weights: two blocks of width 176 over words, passed eight times."""
     config = TransformerConfig(**_TINY, depth=16, dropout=0.2)

@@ -5,7 +5,6 @@ from typing import Any
 
 from deqzoo.models import INPUT_SPECS, ModelEntry
 from deqzoo.models.text_spec import TEXT_SPECS
-from deqzoo.zoo.citations import citation
 from deqzoo.zoo.figures import at_most, certificate_rows, radius_rows
 from deqzoo.zoo.layout import LICENSE
 from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE
@@ -121,8 +120,9 @@ def limits(found: ModelEntry, results: Mapping[str, Any]) -> str:
 
 def citations(found: ModelEntry) -> str | None:
     """Returns whom to cite, None where it is not known here."""
-    paper = citation(found)
-    return f"## Citation\n\nThe architecture is from\n\n```bibtex\n{paper}\n```" if paper else None
+    if found.paper is None:
+        return None
+    return f"## Citation\n\nThe architecture is from\n\n```bibtex\n{found.paper.bibtex()}\n```"
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:

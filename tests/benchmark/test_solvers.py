@@ -48,7 +48,7 @@ def test_ratios_are_of_the_fastest_that_are_accurate_enough(tmp_path):
     assert "deqzoo Picard/GMRES 2.00 ms" in line
     assert "2.99 times as fast as torchdeq (broyden/broyden 6.00 ms)" in line
     assert "fewest evaluations 16 against 17" in line
-    assert "2.99 times as fast in the geometric mean, 2.99 at least." in last
+    assert "2.99 times as fast in the geometric mean" in last
 
 
 def test_the_page_is_written_from_what_was_found(tmp_path):
