@@ -89,14 +89,14 @@ class FixedPointSolver(abc.ABC):
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             value = getattr(self, name)
-            if not (isinstance(value, Real) and 0 <= value < math.inf):
+            if not (isinstance(value, Real) and 0 <= float(value) < math.inf):
                 raise ValueError(
                     f"{type(self).__name__} got {name}={value!r}. Tolerances are finite and not negative: "
                     f"use {name}=1e-4, say, or rtol=0 for a fixed budget of max_steps."
                 )
         for name in ("max_steps", "patience"):
             value = getattr(self, name)
-            if not (isinstance(value, Integral) and value >= 1):
+            if not (isinstance(value, Integral) and int(value) >= 1):
                 raise ValueError(
                     f"{type(self).__name__} got {name}={value!r}. It takes a whole number of steps, one at least: use "
                     f"{name}=50, say."
