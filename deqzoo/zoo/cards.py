@@ -1,7 +1,9 @@
 """Model cards: Markdown with the metadata of the Hub, every figure from results.json."""
 
+import math
 import os
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from deqzoo.zoo.figures import (
     over_tolerances,
 )
 from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE, RESULTS_FILE, read_results, release_log
-from deqzoo.zoo.rounding import cost
+from deqzoo.zoo.rounding import at_most, cost
 from deqzoo.zoo.tables import markdown_table
 from deqzoo.zoo.text_cards import text_budget_rows, text_inputs, text_use, text_where, text_written
+from deqzoo.zoo.text_figures import UNITS
 from deqzoo.zoo.weights_config import read_config
 
 TRAINING_PLOT, BUDGET_PLOT = "training.svg", "budgets.svg"
@@ -105,17 +108,26 @@ deqzoo verify {source}
 ```{timm if repo else ""}"""
 
 
+def _over_seeds(seeds: Sequence[Mapping[str, Any]], *, level: str | None) -> tuple[str, str]:
+    """Returns (what, how much) for runs of one recipe: mean and sample standard deviation, and each."""
+    if level is None:
+        what, unit, say, values = "accuracy", " %", at_least, [seed["accuracy"] for seed in seeds]
+    elif level == "word":
+        what, unit, say, values = "word perplexity", "", at_most, [seed["perplexity"] for seed in seeds]
+    else:
+        what, unit, say = "loss", f" nats per {UNITS[level]}", cost
+        values = [math.log(seed["perplexity"]) for seed in seeds]
+    each = ", ".join(f"{say(value)} (seed {seed['seed']})" for value, seed in zip(values, seeds, strict=True))
+    mean, deviation = say(statistics.fmean(values)), cost(statistics.stdev(values))
+    return f"{what}, {len(seeds)} seeds", f"{mean} ± {deviation}{unit}: {each}"
+
+
 def _results(results: Mapping[str, Any], file: str | None) -> str:
     evaluation, seeds = results["evaluation"], results.get("seeds") or []
     # Speed is told with the device's own name instead.
     rows = [row for row in evaluation_rows(evaluation) if row[0] != "speed"]
-    if len(seeds) > 1 and "perplexity" in evaluation:
-        told = ", ".join(f"{cost(seed['perplexity'], 2)} (seed {seed['seed']})" for seed in seeds)
-        rows.insert(2, (f"{evaluation['level']} perplexity, {len(seeds)} seeds", told))
-    elif len(seeds) > 1:
-        told = ", ".join(f"{at_least(seed['accuracy'])} % (seed {seed['seed']})" for seed in seeds)
-        mean = sum(seed["accuracy"] for seed in seeds) / len(seeds)
-        rows.insert(1, (f"accuracy, {len(seeds)} seeds", f"{at_least(mean)} % in the mean: {told}"))
+    if len(seeds) > 1:
+        rows.insert(1, _over_seeds(seeds, level=evaluation.get("level")))
     where = f"the {evaluation['num_images']:,} test images of" if "num_images" in evaluation else "the test set of"
     if "level" in evaluation:
         where = text_where(evaluation)
