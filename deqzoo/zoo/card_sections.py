@@ -108,7 +108,7 @@ def limits(found: ModelEntry, results: Mapping[str, Any]) -> str:
                 "seed may fall outside of it."
             )
     elif found.dataset in TEXT_SPECS:
-        told += text_limits(found.dataset, evaluation)
+        told += text_limits(found.dataset, evaluation, num_seeds=len(results.get("seeds") or []))
     if "num_images" in evaluation and evaluation.get("converged") is not None and evaluation["converged"] < 1:
         lost = at_most(100 * (1 - evaluation["converged"]))
         told.append(f"{lost} % of test images miss the tolerance; their predictions count in all figures.")

@@ -64,12 +64,14 @@ def text_inputs(dataset: str, evaluation: Mapping[str, Any]) -> list[tuple[str, 
     ]
 
 
-def text_limits(dataset: str, evaluation: Mapping[str, Any]) -> list[str]:
+def text_limits(dataset: str, evaluation: Mapping[str, Any], *, num_seeds: int) -> list[str]:
     """Returns what a model is not good for."""
     limits = [
         f"It has read nothing but {dataset}, and writes like it. It knows no facts and follows no instructions.",
-        f"One training run. Perplexity is per {UNITS[evaluation['level']]}: compare it with none of another level.",
+        f"Perplexity is per {UNITS[evaluation['level']]}: compare it with none of another level.",
     ]
+    if num_seeds < 2:
+        limits.append("One training run: another seed gives other figures.")
     if evaluation["split"] == "val":
         limits.append(
             f"{dataset} has no test part: the figures are of its validation part, by which its authors compare too, "
