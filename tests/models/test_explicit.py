@@ -11,7 +11,12 @@ from deqzoo.models.explicit import SmallResNet
 
 @pytest.mark.parametrize(
     ("name", "parameters", "convolutions"),
-    [("resnet18-cifar", 11_173_962, 20), ("resnet20-cifar", 272_474, 21), ("resnet8-mnist", 77_754, 9)],
+    [
+        ("resnet18-cifar", 11_173_962, 20),
+        ("resnet20-cifar", 272_474, 21),
+        ("resnet14-cifar", 167_774, 15),
+        ("resnet8-mnist", 77_754, 9),
+    ],
 )
 def test_sizes(name: str, parameters: int, convolutions: int):
     assert describe(name).num_parameters == parameters

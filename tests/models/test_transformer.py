@@ -94,15 +94,21 @@ def test_sizes_that_do_not_fit_are_named():
 
 
 @pytest.mark.parametrize(
-    ("name", "depth"), [("transformer-shakespeare-tiny", 2), ("transformer-shakespeare-tiny-tied", 16)]
+    ("name", "compared_with", "depth"),
+    [
+        ("transformer-shakespeare-tiny", "deq-lm-shakespeare-tiny", 2),
+        ("transformer-shakespeare-tiny-tied", "deq-lm-shakespeare-tiny", 16),
+        ("transformer-ptb-tiny", "deq-lm-ptb-tiny", 2),
+        ("transformer-ptb-tiny-tied", "deq-lm-ptb-tiny", 16),
+    ],
 )
-def test_baselines_have_the_size_of_what_they_are_compared_with(name: str, depth: int):
+def test_baselines_have_the_size_of_what_they_are_compared_with(name: str, compared_with: str, depth: int):
     net: Any = create_model(name)
-    compared: Any = create_model("deq-lm-shakespeare-tiny")
+    compared: Any = create_model(compared_with)
     extra = compared.cell.carry.numel()
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in compared.parameters()) - extra
     assert net.config.depth == depth
-    for size in ("width", "heads", "hidden", "context"):
+    for size in ("width", "heads", "hidden", "context", "dropout"):
         assert getattr(net.config, size) == getattr(compared.config, size)
     with pytest.raises(ValueError, match="no equilibrium to solve"):
         create_model(name, max_steps=3)
