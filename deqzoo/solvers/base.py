@@ -98,7 +98,7 @@ class FixedPointSolver(abc.ABC):
             value = getattr(self, name)
             if not (isinstance(value, Integral) and int(value) >= 1):
                 raise ValueError(
-                    f"{type(self).__name__} got {name}={value!r}. It takes a whole number of steps, one at least: use "
+                    f"{type(self).__name__} got {name}={value!r}. It takes a whole number of steps, at least one: use "
                     f"{name}=50, say."
                 )
 
