@@ -1,5 +1,6 @@
 """From a training run to a release: weights, figures, log and card."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from deqzoo.zoo.release import (
     LOG_FILE,
     RECIPE_FILE,
     RESULTS_FILE,
+    TRIED_FILE,
     read_results,
     release_log,
     write_results,
@@ -52,7 +54,8 @@ def package(
     """Writes a release, a folder that `deqzoo.load` reads, and returns the evaluation of the weights in it.
 
     The weights are saved first, read back and measured as they are stored. Beside model.safetensors and config.json it
-    holds results.json, the run's settings and log, plots if matplotlib is installed, and README.md, the card.
+    holds results.json, the run's settings and log, plots if matplotlib is installed, and README.md, the card. A table
+    tried.csv beside the checkpoint, of what was compared before, goes along and into the card.
 
     Args:
         checkpoint: of a task; its run's log is looked for beside it.
@@ -86,6 +89,8 @@ def package(
     write_results(destination, results)
     take_over_results(destination)
     _keep_run(source, destination)
+    if (tried := checkpoint.with_name(TRIED_FILE)).is_file():
+        shutil.copyfile(tried, destination / TRIED_FILE)
     write_card(destination, destination / CARD_FILE, plots=destination)
     return {"name": name, **results["evaluation"]}
 

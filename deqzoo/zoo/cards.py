@@ -11,7 +11,7 @@ from deqzoo.errors import listed
 from deqzoo.models import INPUT_SPECS, ModelEntry, entry
 from deqzoo.models.text_spec import TEXT_SPECS
 from deqzoo.zoo.card_metadata import front_matter
-from deqzoo.zoo.card_sections import citations, convergence, licences, limits, table, training
+from deqzoo.zoo.card_sections import citations, convergence, licences, limits, table, training, tried
 from deqzoo.zoo.curves import draw_budgets, draw_curves
 from deqzoo.zoo.figures import (
     at_least,
@@ -20,7 +20,7 @@ from deqzoo.zoo.figures import (
     evaluation_rows,
     over_tolerances,
 )
-from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE, RESULTS_FILE, read_results, release_log
+from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE, RESULTS_FILE, TRIED_FILE, read_results, release_log
 from deqzoo.zoo.rounding import at_most, cost
 from deqzoo.zoo.tables import markdown_table
 from deqzoo.zoo.text_cards import text_budget_rows, text_inputs, text_use, text_where, text_written
@@ -71,6 +71,7 @@ def render_card(folder: Path, card: Path, *, plots: Path, repo: str | None = Non
         convergence(results),
         _inputs(found, evaluation),
         training(found, results, kept, link(plots / TRAINING_PLOT)),
+        tried(folder / TRIED_FILE),
         licences(found),
         limits(found, results),
         citations(found),

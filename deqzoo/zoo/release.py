@@ -16,7 +16,9 @@ RESULTS_FILE = "results.json"
 """Everything that was measured, and by what. Cards are written from this alone."""
 RECIPE_FILE = "recipe.yaml"
 LOG_FILE = "metrics.csv"
-KEPT = (WEIGHTS_FILE, CONFIG_FILE, RESULTS_FILE, RECIPE_FILE, LOG_FILE)
+TRIED_FILE = "tried.csv"
+"""What was compared before the recipe was settled, in columns that its author chose; from the folder of the run."""
+KEPT = (WEIGHTS_FILE, CONFIG_FILE, RESULTS_FILE, RECIPE_FILE, LOG_FILE, TRIED_FILE)
 """The files that cannot be made from others."""
 CARD_FILE = "README.md"
 LICENSE_FILE = "LICENSE"

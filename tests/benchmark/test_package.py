@@ -20,6 +20,7 @@ from deqzoo.data import EmbeddedSample
 from deqzoo.errors import DeqzooError, WeightsError
 from deqzoo.tasks import ImageClassifier
 from deqzoo.zoo import manifest
+from deqzoo.zoo.cards import write_card
 from deqzoo.zoo.curves import draw_curves
 from deqzoo.zoo.embed import embed
 from deqzoo.zoo.figures import at_least
@@ -45,6 +46,20 @@ def run(tmp_path: Path) -> Path:
     state = {f"net.{k}": v for k, v in create_model(NAME).state_dict().items()}
     torch.save({"state_dict": state, "epoch": 1, "global_step": 938}, tmp_path / "run" / "last.ckpt")
     return tmp_path / "run"
+
+
+def test_what_was_tried_goes_into_the_card(run: Path, tmp_path: Path):
+    (run / "tried.csv").write_text('setting,accuracy\n"Muon, warm",62.4 %\nSGD,53.9 %\n')
+    package(find_run(run), tmp_path / "out", data=EmbeddedSample("mnist"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "## What was tried" in card
+    assert "| setting | accuracy |\n|---|---|\n| Muon, warm | 62.4 % |\n| SGD | 53.9 % |\n" in card
+    (tmp_path / "out" / "tried.csv").write_text("setting,accuracy\nMuon, warm, 62.4 %\n")
+    with pytest.raises(WeightsError, match=r"rows of \[2, 3\] cells.*quote"):
+        write_card(tmp_path / "out", tmp_path / "out" / "README.md", plots=tmp_path / "out")
+    (tmp_path / "out" / "tried.csv").write_bytes(b"setting\n\xff\n")
+    with pytest.raises(WeightsError, match=r"no CSV.*UTF-8"):
+        write_card(tmp_path / "out", tmp_path / "out" / "README.md", plots=tmp_path / "out")
 
 
 @pytest.mark.parametrize("half", [False, True])

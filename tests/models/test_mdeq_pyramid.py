@@ -15,7 +15,8 @@ from deqzoo.solvers import Anderson, Picard
 ONE = PyramidConfig(widths=(4,), stem=3, num_features=5, groups=2)
 TWO = PyramidConfig(widths=(4, 6), stem=3, num_features=5, groups=2)
 THREE = PyramidConfig(widths=(4, 6, 8), stem=3, num_features=5, stride=1, groups=2)
-every_size = pytest.mark.parametrize("config", [ONE, TWO, THREE], ids=["one", "two", "three"])
+DEEP = PyramidConfig(widths=(4, 6), stem=3, num_features=5, blocks=2, groups=2)
+every_size = pytest.mark.parametrize("config", [ONE, TWO, THREE, DEEP], ids=["one", "two", "three", "deep"])
 
 
 def images(batch: int = 3, size: int = 16, *, seed: int = 1, dtype=torch.float64) -> Tensor:
@@ -38,7 +39,13 @@ def network(config: PyramidConfig, **runtime) -> PyramidMDEQ:
 
 
 @pytest.mark.parametrize(
-    ("name", "limit"), [("mdeq-cifar-tiny", 170_000), ("mdeq-cifar-tiny-noaug", 170_000), ("mdeq-cifar", 10_000_000)]
+    ("name", "limit"),
+    [
+        ("mdeq-cifar-tiny", 170_000),
+        ("mdeq-cifar-tiny-noaug", 170_000),
+        ("mdeq-cifar-deep-tiny", 4_000_000),
+        ("mdeq-cifar", 10_000_000),
+    ],
 )
 def test_named_configurations_stay_within_their_sizes(name, limit):
     with torch.device("meta"):
@@ -73,6 +80,23 @@ def test_the_map_is_the_one_that_is_described():
     for i, hidden in enumerate((fine, coarse)):
         branch = F.conv2d(F.relu(F.group_norm(hidden, 2)), cell.reduce[i].weight, padding=1)
         torch.testing.assert_close(cell(z, *x)[i], F.group_norm(x[i] + 0.5 * branch, 2))
+
+
+def test_blocks_come_between_the_halving_and_the_equilibrium():
+    net = network(DEEP)
+    x = net.stem(images())
+    for inject, part in zip(net.inject, net.injection(images()), strict=True):
+        taps, norm, blocks = inject[0], inject[2], inject[4:]
+        x = F.relu(norm(F.max_pool2d(F.conv2d(x, taps.weight, padding=1), 2)))
+        for block in blocks:
+            x = F.relu(x + block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x))))))
+        assert len(blocks) == 2
+        torch.testing.assert_close(part, x)
+
+
+def test_images_are_not_halved_where_the_finest_scale_has_their_size():
+    net = network(PyramidConfig(widths=(4, 6), stem=3, num_features=5, stride=1, blocks=1, groups=2))
+    assert [tuple(part.shape[2:]) for part in net.injection(images())] == [(16, 16), (8, 8)]
 
 
 @every_size
@@ -140,7 +164,12 @@ def test_sides_are_multiples_of_the_coarsest_stride():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"widths": ()}, "one width per scale"), ({"widths": (5,)}, "multiples"), ({"stride": 3}, "use 1 or 2")],
+    [
+        ({"widths": ()}, "one width per scale"),
+        ({"widths": (5,)}, "multiples"),
+        ({"stride": 3}, "use 1 or 2"),
+        ({"blocks": -1}, "blocks=-1. .* use 0 or more"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
