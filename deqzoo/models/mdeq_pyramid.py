@@ -40,8 +40,9 @@ class PyramidConfig:
         stem: channels of the first convolution, which sees whole images.
         num_features: channels that the head gives to the classifier.
         stride: pixels of the image per pixel of the finest scale, along each side: 1 or 2.
-        blocks: explicit residual blocks ahead of the equilibrium, at each scale. With any, images are halved by the
-            maximum of 2x2 pixels, which costs more than a strided convolution and keeps more.
+        pooled: whether maps are halved by the maximum of 2x2 pixels after a convolution. It costs more than one with a
+            stride, and keeps more.
+        blocks: explicit residual blocks ahead of the equilibrium, at each scale.
         groups: of the norms in the cell.
 
     """
@@ -50,6 +51,7 @@ class PyramidConfig:
     stem: int
     num_features: int
     stride: int = 2
+    pooled: bool = False
     blocks: int = 0
     groups: int = 8
 
@@ -151,7 +153,7 @@ class PyramidMDEQ(Multiscale):
         self.stem = nn.Sequential(*conv_norm_relu(conv(in_chans, config.stem, 3)))
         strides = [config.stride] + [2] * (len(config.widths) - 1)
         self.inject = nn.ModuleList(
-            _injection(before, after, stride=stride, blocks=config.blocks)
+            _injection(before, after, stride=stride, pooled=config.pooled, blocks=config.blocks)
             for (before, after), stride in zip(pairwise((config.stem, *config.widths)), strides, strict=True)
         )
         self.equilibrium = ImplicitModule(
@@ -176,21 +178,19 @@ class PyramidMDEQ(Multiscale):
         return self.head(torch.cat([F.avg_pool2d(a, 2 ** (coarsest - i)) for i, a in enumerate(active)], dim=1))
 
 
-def _injection(before: int, after: int, *, stride: int, blocks: int) -> nn.Sequential:
+def _injection(before: int, after: int, *, stride: int, pooled: bool, blocks: int) -> nn.Sequential:
     """Returns what makes the injection of a scale of what the scale before it is made of."""
-    if not blocks:
-        return nn.Sequential(conv(before, after, 3, stride=stride), nn.BatchNorm2d(after))
+    halving = [conv(before, after, 3), nn.MaxPool2d(stride)] if pooled else [conv(before, after, 3, stride=stride)]
+    return nn.Sequential(*halving, nn.BatchNorm2d(after), *_residual_blocks(after, blocks))
+
+
+def _residual_blocks(width: int, count: int) -> list[nn.Module]:
+    if not count:
+        return []
     # timm takes half a second to import.
     from timm.models.resnet import BasicBlock
 
-    halving = [nn.MaxPool2d(stride)] if stride > 1 else []
-    return nn.Sequential(
-        conv(before, after, 3),
-        *halving,
-        nn.BatchNorm2d(after),
-        nn.ReLU(inplace=True),
-        *(BasicBlock(after, after) for _ in range(blocks)),
-    )
+    return [nn.ReLU(inplace=True), *(BasicBlock(width, width) for _ in range(count))]
 
 
 _TINY = PyramidConfig(widths=(48, 64), stem=16, num_features=96)
@@ -211,7 +211,8 @@ def mdeq_cifar_tiny_noaug(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
 @register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-deep-tiny", paper=PAPER)
 def mdeq_cifar_deep_tiny(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
     """A multiscale equilibrium of three scales with residual blocks ahead of it, of less than 4 million parameters."""
-    return PyramidMDEQ(PyramidConfig(widths=(64, 128, 256), stem=64, num_features=256, blocks=1), **runtime)
+    config = PyramidConfig(widths=(64, 128, 256), stem=64, num_features=256, pooled=True, blocks=1)
+    return PyramidMDEQ(config, **runtime)
 
 
 @register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar", paper=PAPER)

@@ -15,7 +15,7 @@ from deqzoo.solvers import Anderson, Picard
 ONE = PyramidConfig(widths=(4,), stem=3, num_features=5, groups=2)
 TWO = PyramidConfig(widths=(4, 6), stem=3, num_features=5, groups=2)
 THREE = PyramidConfig(widths=(4, 6, 8), stem=3, num_features=5, stride=1, groups=2)
-DEEP = PyramidConfig(widths=(4, 6), stem=3, num_features=5, blocks=2, groups=2)
+DEEP = PyramidConfig(widths=(4, 6), stem=3, num_features=5, pooled=True, blocks=2, groups=2)
 every_size = pytest.mark.parametrize("config", [ONE, TWO, THREE, DEEP], ids=["one", "two", "three", "deep"])
 
 
@@ -95,7 +95,7 @@ def test_blocks_come_between_the_halving_and_the_equilibrium():
 
 
 def test_images_are_not_halved_where_the_finest_scale_has_their_size():
-    net = network(PyramidConfig(widths=(4, 6), stem=3, num_features=5, stride=1, blocks=1, groups=2))
+    net = network(PyramidConfig(widths=(4, 6), stem=3, num_features=5, stride=1, pooled=True, blocks=1, groups=2))
     assert [tuple(part.shape[2:]) for part in net.injection(images())] == [(16, 16), (8, 8)]
 
 
