@@ -1,6 +1,5 @@
 """From a training run to a release: weights, figures, log and card."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,12 +24,12 @@ from deqzoo.zoo.release import (
     LOG_FILE,
     RECIPE_FILE,
     RESULTS_FILE,
-    TRIED_FILE,
     read_results,
     release_log,
     write_results,
 )
 from deqzoo.zoo.run_log import training_budget, write_rows
+from deqzoo.zoo.tried import tried_in_run, write_tried
 from deqzoo.zoo.weights_config import read_config
 
 
@@ -55,7 +54,7 @@ def package(
 
     The weights are saved first, read back and measured as they are stored. Beside model.safetensors and config.json it
     holds results.json, the run's settings and log, plots if matplotlib is installed, and README.md, the card. A table
-    tried.csv beside the checkpoint, of what was compared before, goes along and into the card.
+    tried.csv of the run, of what was compared before, goes along and into the card.
 
     Args:
         checkpoint: of a task; its run's log is looked for beside it.
@@ -69,10 +68,10 @@ def package(
         progress: whether to show bars on a terminal's stderr.
 
     Raises:
-        WeightsError: if a checkpoint is damaged or does not fit its model.
+        WeightsError: if a checkpoint or its table is damaged, or weights do not fit their model.
         DataError: if the data cannot be read.
     """
-    source = read_checkpoint(checkpoint)
+    source, tried = read_checkpoint(checkpoint), tried_in_run(checkpoint)
     name = entry(name or source.name).name
     options: dict[str, Any] = {"device": device, "batch_size": batch_size, "progress": progress}
     with tempfile.TemporaryDirectory() as scratch:
@@ -89,8 +88,7 @@ def package(
     write_results(destination, results)
     take_over_results(destination)
     _keep_run(source, destination)
-    if (tried := checkpoint.with_name(TRIED_FILE)).is_file():
-        shutil.copyfile(tried, destination / TRIED_FILE)
+    write_tried(tried, destination)
     write_card(destination, destination / CARD_FILE, plots=destination)
     return {"name": name, **results["evaluation"]}
 

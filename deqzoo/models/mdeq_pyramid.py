@@ -40,8 +40,7 @@ class PyramidConfig:
         stem: channels of the first convolution, which sees whole images.
         num_features: channels that the head gives to the classifier.
         stride: pixels of the image per pixel of the finest scale, along each side: 1 or 2.
-        pooled: whether maps are halved by the maximum of 2x2 pixels after a convolution. It costs more than one with a
-            stride, and keeps more.
+        pooled: whether the maximum of 2x2 pixels halves maps after a convolution, where that would have a stride of 2.
         blocks: explicit residual blocks ahead of the equilibrium, at each scale.
         groups: of the norms in the cell.
 
@@ -153,7 +152,7 @@ class PyramidMDEQ(Multiscale):
         self.stem = nn.Sequential(*conv_norm_relu(conv(in_chans, config.stem, 3)))
         strides = [config.stride] + [2] * (len(config.widths) - 1)
         self.inject = nn.ModuleList(
-            _injection(before, after, stride=stride, pooled=config.pooled, blocks=config.blocks)
+            _feeding_layers(before, after, stride=stride, pooled=config.pooled, blocks=config.blocks)
             for (before, after), stride in zip(pairwise((config.stem, *config.widths)), strides, strict=True)
         )
         self.equilibrium = ImplicitModule(
@@ -178,8 +177,12 @@ class PyramidMDEQ(Multiscale):
         return self.head(torch.cat([F.avg_pool2d(a, 2 ** (coarsest - i)) for i, a in enumerate(active)], dim=1))
 
 
-def _injection(before: int, after: int, *, stride: int, pooled: bool, blocks: int) -> nn.Sequential:
-    """Returns what makes the injection of a scale of what the scale before it is made of."""
+def _feeding_layers(before: int, after: int, *, stride: int, pooled: bool, blocks: int) -> nn.Sequential:
+    """Returns what makes the injection of a scale from that of the scale before, once that has passed ReLU.
+
+    Injections are of either sign without blocks, and not negative behind them.
+    """
+    pooled = pooled and stride > 1
     halving = [conv(before, after, 3), nn.MaxPool2d(stride)] if pooled else [conv(before, after, 3, stride=stride)]
     return nn.Sequential(*halving, nn.BatchNorm2d(after), *_residual_blocks(after, blocks))
 
@@ -217,5 +220,6 @@ def mdeq_cifar_deep_tiny(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
 
 @register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar", paper=PAPER)
 def mdeq_cifar(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
-    """A multiscale equilibrium of three scales that is fed at each, of less than 10 million parameters."""
-    return PyramidMDEQ(PyramidConfig(widths=(128, 256, 384), stem=64, num_features=1024, stride=1), **runtime)
+    """A multiscale equilibrium of three scales with residual blocks ahead of it, of less than 10 million parameters."""
+    config = PyramidConfig(widths=(128, 256, 352), stem=64, num_features=512, pooled=True, blocks=1)
+    return PyramidMDEQ(config, **runtime)

@@ -1,7 +1,6 @@
 """Sections of model cards: convergence, training, licences, limits and citation."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from deqzoo.models import INPUT_SPECS, ModelEntry
@@ -9,7 +8,6 @@ from deqzoo.models.text_spec import TEXT_SPECS
 from deqzoo.zoo.figures import at_most, certificate_rows, radius_rows
 from deqzoo.zoo.layout import LICENSE
 from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE
-from deqzoo.zoo.tables import markdown_table, read_csv
 from deqzoo.zoo.text_cards import text_limits
 
 
@@ -87,17 +85,6 @@ def training(
     if plot:
         lines.append(f"![Training curves]({plot})")
     return "\n\n".join(lines)
-
-
-def tried(file: Path) -> str | None:
-    """Returns the comparisons that a recipe came from, None where no table of them was kept.
-
-    Raises:
-        WeightsError: if the table is damaged.
-    """
-    if not file.is_file():
-        return None
-    return "## What was tried\n\nBefore the recipe was settled, in short runs:\n\n" + markdown_table(read_csv(file))
 
 
 def licences(found: ModelEntry) -> str:

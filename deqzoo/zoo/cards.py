@@ -1,4 +1,4 @@
-"""Model cards: Markdown with the metadata of the Hub, every figure from results.json."""
+"""Model cards: Markdown with the metadata of the Hub, every figure from results.json, but for what was tried before."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from deqzoo.errors import listed
 from deqzoo.models import INPUT_SPECS, ModelEntry, entry
 from deqzoo.models.text_spec import TEXT_SPECS
 from deqzoo.zoo.card_metadata import front_matter
-from deqzoo.zoo.card_sections import citations, convergence, licences, limits, table, training, tried
+from deqzoo.zoo.card_sections import citations, convergence, licences, limits, table, training
 from deqzoo.zoo.curves import draw_budgets, draw_curves
 from deqzoo.zoo.figures import (
     at_least,
@@ -20,11 +20,12 @@ from deqzoo.zoo.figures import (
     evaluation_rows,
     over_tolerances,
 )
-from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE, RESULTS_FILE, TRIED_FILE, read_results, release_log
+from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE, RESULTS_FILE, read_results, release_log
 from deqzoo.zoo.rounding import at_most, cost
 from deqzoo.zoo.tables import markdown_table
 from deqzoo.zoo.text_cards import text_budget_rows, text_inputs, text_use, text_where, text_written
 from deqzoo.zoo.text_figures import UNITS
+from deqzoo.zoo.tried import tried_section
 from deqzoo.zoo.weights_config import read_config
 
 TRAINING_PLOT, BUDGET_PLOT = "training.svg", "budgets.svg"
@@ -46,7 +47,7 @@ def write_card(folder: Path, card: Path, *, plots: Path, repo: str | None = None
 
 
 def render_card(folder: Path, card: Path, *, plots: Path, repo: str | None = None) -> str:
-    """Returns the card of a release, of measured figures alone. Arguments as for `write_card`.
+    """Returns the card of a release, of its results and its run. Arguments as for `write_card`.
 
     Raises:
         WeightsError: if the release has no results, or is damaged.
@@ -71,7 +72,7 @@ def render_card(folder: Path, card: Path, *, plots: Path, repo: str | None = Non
         convergence(results),
         _inputs(found, evaluation),
         training(found, results, kept, link(plots / TRAINING_PLOT)),
-        tried(folder / TRIED_FILE),
+        tried_section(folder),
         licences(found),
         limits(found, results),
         citations(found),

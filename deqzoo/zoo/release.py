@@ -11,13 +11,12 @@ from deqzoo.zoo import manifest
 from deqzoo.zoo.layout import CONFIG_FILE, WEIGHTS_FILE
 from deqzoo.zoo.run_log import RunLog, read_rows, read_settings
 from deqzoo.zoo.stored import HUB_PREFIX, locate, open_published
+from deqzoo.zoo.tried import TRIED_FILE
 
 RESULTS_FILE = "results.json"
-"""Everything that was measured, and by what. Cards are written from this alone."""
+"""Everything that was measured, and by what. All figures of cards are from here, but for what was tried before."""
 RECIPE_FILE = "recipe.yaml"
 LOG_FILE = "metrics.csv"
-TRIED_FILE = "tried.csv"
-"""What was compared before the recipe was settled, in columns that its author chose; from the folder of the run."""
 KEPT = (WEIGHTS_FILE, CONFIG_FILE, RESULTS_FILE, RECIPE_FILE, LOG_FILE, TRIED_FILE)
 """The files that cannot be made from others."""
 CARD_FILE = "README.md"
@@ -53,11 +52,13 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def copy_kept(source: Path, target: Path) -> None:
-    """Copies the files of a release that cannot be made from others; those it does not have are left out."""
+    """Copies the files of a release that cannot be made from others; what it does not have, the target has no more."""
     target.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
 
 
 def release_log(folder: Path) -> RunLog:

@@ -20,7 +20,6 @@ from deqzoo.data import EmbeddedSample
 from deqzoo.errors import DeqzooError, WeightsError
 from deqzoo.tasks import ImageClassifier
 from deqzoo.zoo import manifest
-from deqzoo.zoo.cards import write_card
 from deqzoo.zoo.curves import draw_curves
 from deqzoo.zoo.embed import embed
 from deqzoo.zoo.figures import at_least
@@ -49,17 +48,24 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_what_was_tried_goes_into_the_card(run: Path, tmp_path: Path):
+    target = tmp_path / "out"
     (run / "tried.csv").write_text('setting,accuracy\n"Muon, warm",62.4 %\nSGD,53.9 %\n')
-    package(find_run(run), tmp_path / "out", data=EmbeddedSample("mnist"))
-    card = (tmp_path / "out" / "README.md").read_text()
+    package(find_run(run), target, data=EmbeddedSample("mnist"))
+    card = (target / "README.md").read_text()
     assert "## What was tried" in card
     assert "| setting | accuracy |\n|---|---|\n| Muon, warm | 62.4 % |\n| SGD | 53.9 % |\n" in card
-    (tmp_path / "out" / "tried.csv").write_text("setting,accuracy\nMuon, warm, 62.4 %\n")
-    with pytest.raises(WeightsError, match=r"rows of \[2, 3\] cells.*quote"):
-        write_card(tmp_path / "out", tmp_path / "out" / "README.md", plots=tmp_path / "out")
-    (tmp_path / "out" / "tried.csv").write_bytes(b"setting\n\xff\n")
-    with pytest.raises(WeightsError, match=r"no CSV.*UTF-8"):
-        write_card(tmp_path / "out", tmp_path / "out" / "README.md", plots=tmp_path / "out")
+    # Another run into the same folder, which nothing was compared for.
+    (run / "tried.csv").unlink()
+    package(find_run(run), target, data=EmbeddedSample("mnist"))
+    assert "## What was tried" not in (target / "README.md").read_text()
+    assert not (target / "tried.csv").exists()
+
+
+def test_a_damaged_table_of_what_was_tried_is_named_before_anything_is_measured(run: Path, tmp_path: Path):
+    (run / "tried.csv").write_text("setting,accuracy\nMuon, warm, 62.4 %\n")
+    with pytest.raises(WeightsError, match=r"run/tried\.csv has rows of \[2, 3\] cells"):
+        package(find_run(run), tmp_path / "out", data=EmbeddedSample("mnist"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -128,6 +134,7 @@ def test_an_embedded_model_is_published(run: Path, tmp_path: Path, monkeypatch: 
     home.mkdir()
     (home / "weights.json").write_text("{}")
     monkeypatch.setattr(manifest, "_FOLDER", home)
+    (run / "tried.csv").write_text("rate,accuracy\n0.1,53.9 %\n")
     package(find_run(run), tmp_path / "out", data=EmbeddedSample("mnist"))
     with pytest.raises(WeightsError, match=r"There is no folder .*model_cards.*run this in its root"):
         embed(tmp_path / "out", cards=cards)
@@ -138,6 +145,7 @@ def test_an_embedded_model_is_published(run: Path, tmp_path: Path, monkeypatch: 
     card = (cards / f"{NAME}.md").read_text()
     linked = re.findall(r"\]\(([^)]+)\)", card)
     assert f"{NAME}/training.svg" in linked
+    assert "| 0.1 | 53.9 % |" in card
     assert all((cards / name).is_file() for name in linked)
     assert sorted(path.name for path in (home / "weights" / NAME).iterdir()) == [
         "config.json",
@@ -145,6 +153,7 @@ def test_an_embedded_model_is_published(run: Path, tmp_path: Path, monkeypatch: 
         "model.safetensors",
         "recipe.yaml",
         "results.json",
+        "tried.csv",
     ]
 
 

@@ -82,21 +82,27 @@ def test_the_map_is_the_one_that_is_described():
         torch.testing.assert_close(cell(z, *x)[i], F.group_norm(x[i] + 0.5 * branch, 2))
 
 
-def test_blocks_come_between_the_halving_and_the_equilibrium():
-    net = network(DEEP)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_scales_are_fed_as_described(stride, pooled, blocks):
+    net = network(
+        PyramidConfig(widths=(4, 6), stem=3, num_features=5, stride=stride, pooled=pooled, blocks=blocks, groups=2)
+    )
     x = net.stem(images())
-    for inject, part in zip(net.inject, net.injection(images()), strict=True):
-        taps, norm, blocks = inject[0], inject[2], inject[4:]
-        x = F.relu(norm(F.max_pool2d(F.conv2d(x, taps.weight, padding=1), 2)))
-        for block in blocks:
-            x = F.relu(x + block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x))))))
-        assert len(blocks) == 2
-        torch.testing.assert_close(part, x)
-
-
-def test_images_are_not_halved_where_the_finest_scale_has_their_size():
-    net = network(PyramidConfig(widths=(4, 6), stem=3, num_features=5, stride=1, pooled=True, blocks=1, groups=2))
-    assert [tuple(part.shape[2:]) for part in net.injection(images())] == [(16, 16), (8, 8)]
+    for inject, part, step in zip(net.inject, net.injection(images()), (stride, 2), strict=True):
+        layers = {
+            kind: [m for m in inject if type(m).__name__ == kind] for kind in ("Conv2d", "BatchNorm2d", "BasicBlock")
+        }
+        (taps,), (norm,) = layers["Conv2d"], layers["BatchNorm2d"]
+        assert len(layers["BasicBlock"]) == blocks
+        x = F.conv2d(F.relu(x), taps.weight, padding=1, stride=1 if pooled else step)
+        want = norm(F.max_pool2d(x, step) if pooled else x)
+        for block in layers["BasicBlock"]:
+            want = F.relu(want)
+            want = F.relu(want + block.bn2(block.conv2(F.relu(block.bn1(block.conv1(want))))))
+        torch.testing.assert_close(part, want)
+        x = part
 
 
 @every_size
@@ -131,9 +137,10 @@ def test_images_may_be_grey():
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
-def test_a_single_image_is_a_batch(train):
+@pytest.mark.parametrize("config", [TWO, DEEP], ids=["two", "deep"])
+def test_a_single_image_is_a_batch(config, train):
     image = images(1).requires_grad_()
-    (gradient,) = torch.autograd.grad(network(TWO).train(train)(image).sum(), image)
+    (gradient,) = torch.autograd.grad(network(config).train(train)(image).sum(), image)
     assert gradient.isfinite().all()
 
 
