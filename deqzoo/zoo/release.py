@@ -52,13 +52,11 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def copy_kept(source: Path, target: Path) -> None:
-    """Copies the files of a release that cannot be made from others; what it does not have, the target has no more."""
+    """Copies the files of a release that cannot be made from others; those it does not have are left out."""
     target.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-        else:
-            (target / name).unlink(missing_ok=True)
 
 
 def release_log(folder: Path) -> RunLog:

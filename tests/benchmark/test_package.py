@@ -155,6 +155,9 @@ def test_an_embedded_model_is_published(run: Path, tmp_path: Path, monkeypatch: 
         "results.json",
         "tried.csv",
     ]
+    (tmp_path / "out" / "tried.csv").unlink()
+    embed(tmp_path / "out", cards=cards)
+    assert "What was tried" not in (cards / f"{NAME}.md").read_text()
 
 
 def test_other_seeds_go_into_the_card(run: Path, tmp_path: Path):
