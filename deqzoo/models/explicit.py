@@ -69,13 +69,20 @@ def _stage(before: int, width: int, blocks: int, *, halve: bool) -> nn.Sequentia
     return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
 
 
+_RESNET18 = (64, 128, 256, 512)
 _RESNET14 = (16, 32, 62)  # 64 would be 175,258 parameters
 
 
 @register(task="image-classification", dataset="cifar10", recipe="baselines/resnet18-cifar", paper=PAPER)
 def resnet18_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline: ResNet-18 with a stem for small images."""
-    return SmallResNet((64, 128, 256, 512), blocks=2, **sizes)
+    return SmallResNet(_RESNET18, blocks=2, **sizes)
+
+
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet18-cifar-tiny", paper=PAPER)
+def resnet18_cifar_tiny(**sizes: Unpack[Sizes]) -> SmallResNet:
+    """An explicit baseline: the network of resnet18-cifar, trained in as many hours as mdeq-cifar-deep-tiny."""
+    return SmallResNet(_RESNET18, blocks=2, **sizes)
 
 
 @register(task="image-classification", dataset="cifar10", recipe="baselines/resnet20-cifar", paper=PAPER)

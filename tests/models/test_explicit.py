@@ -13,6 +13,7 @@ from deqzoo.models.explicit import SmallResNet
     ("name", "parameters", "convolutions"),
     [
         ("resnet18-cifar", 11_173_962, 20),
+        ("resnet18-cifar-tiny", 11_173_962, 20),
         ("resnet20-cifar", 272_474, 21),
         ("resnet14-cifar", 167_774, 15),
         ("resnet8-mnist", 77_754, 9),

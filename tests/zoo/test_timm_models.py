@@ -27,7 +27,7 @@ SMALL = [
 PYRAMIDS = {
     "mdeq_cifar_tiny_original": ([24, 24], [1, 2]),
     "mdeq_cifar_original": ([32, 64, 128, 256], [1, 2, 4, 8]),
-    "mdeq_cifar_tiny": ([48, 64], [2, 4]),
+    "mdeq_cifar_tiny": ([32, 48], [2, 4]),
     "pcdeq_mnist": ([16, 28, 64], [1, 2, 4]),
     "resnet20_cifar": ([16, 32, 64], [1, 2, 4]),
 }
