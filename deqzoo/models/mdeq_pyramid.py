@@ -24,8 +24,8 @@ from deqzoo.solvers import Anderson, FixedPointSolver
 # From residuals of 4e-3 to 5e-5 the loss of a network of 48 and 64 channels on 1,500 training images stays within 2 %.
 # Broyden is quicker on hard images, but some have several equilibria, and rounding would decide at which it ends.
 _ANDERSON = Anderson(rtol=3e-3, max_steps=50)
-# What the weights were trained with. Implicit gradients are huge where a map hardly contracts, as that of a pretrained
-# network does for some images, and undo it within a few steps.
+# The weights were trained with Phantom too, of one to three steps. Implicit gradients are huge where a map hardly
+# contracts, as that of a pretrained network does for some images, and undo it within a few steps.
 _PHANTOM = Phantom(steps=3, damping=1.0)
 
 _BRANCH_GAIN = 0.5
@@ -196,13 +196,11 @@ def _residual_blocks(width: int, count: int) -> list[nn.Module]:
     return [nn.ReLU(inplace=True), *(BasicBlock(width, width) for _ in range(count))]
 
 
-_TINY = PyramidConfig(widths=(32, 48), stem=32, num_features=208, pooled=True, blocks=1)
-
-
 @register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny", paper=PAPER)
 def mdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
     """A multiscale equilibrium of two scales with residual blocks ahead of it, of less than 170,000 parameters."""
-    return PyramidMDEQ(_TINY, **runtime)
+    config = PyramidConfig(widths=(32, 48), stem=32, num_features=208, pooled=True, blocks=1)
+    return PyramidMDEQ(config, **runtime)
 
 
 @register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny-noaug", paper=PAPER)
