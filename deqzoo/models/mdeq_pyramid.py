@@ -43,6 +43,7 @@ class PyramidConfig:
         pooled: whether the maximum of 2x2 pixels halves maps after a convolution, where that would have a stride of 2.
         blocks: explicit residual blocks ahead of the equilibrium, at each scale.
         groups: of the norms in the cell.
+        dropout: probability to drop a value of an injection, for a whole solve, or of the pooled features.
 
     """
 
@@ -53,6 +54,7 @@ class PyramidConfig:
     pooled: bool = False
     blocks: int = 0
     groups: int = 8
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.widths or any(width % self.groups for width in self.widths):
@@ -66,6 +68,8 @@ class PyramidConfig:
             )
         if self.blocks < 0:
             raise ValueError(f"Got blocks={self.blocks}. It is a number of residual blocks: use 0 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"Got dropout={self.dropout}. A probability to drop lies in [0, 1): use 0.1, say.")
 
 
 class PyramidCell(Cell):
@@ -152,7 +156,7 @@ class PyramidMDEQ(Multiscale):
         self.stem = nn.Sequential(*conv_norm_relu(conv(in_chans, config.stem, 3)))
         strides = [config.stride] + [2] * (len(config.widths) - 1)
         self.inject = nn.ModuleList(
-            _feeding_layers(before, after, stride=stride, pooled=config.pooled, blocks=config.blocks)
+            _feeding_layers(config, before, after, stride=stride)
             for (before, after), stride in zip(pairwise((config.stem, *config.widths)), strides, strict=True)
         )
         self.equilibrium = ImplicitModule(
@@ -160,6 +164,7 @@ class PyramidMDEQ(Multiscale):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in config.widths)
         self.head = nn.Sequential(*conv_norm_relu(conv(sum(config.widths), config.num_features, 1)))
+        self.dropout = nn.Dropout(config.dropout)
 
     def injection(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, C, H, W) images -> what each scale of the equilibrium is fed with, (B, Cᵢ, Hᵢ, Wᵢ)."""
@@ -176,15 +181,20 @@ class PyramidMDEQ(Multiscale):
         coarsest = len(active) - 1
         return self.head(torch.cat([F.avg_pool2d(a, 2 ** (coarsest - i)) for i, a in enumerate(active)], dim=1))
 
+    def pool(self, features: Tensor) -> Tensor:
+        return self.dropout(super().pool(features))
 
-def _feeding_layers(before: int, after: int, *, stride: int, pooled: bool, blocks: int) -> nn.Sequential:
+
+def _feeding_layers(config: PyramidConfig, before: int, after: int, *, stride: int) -> nn.Sequential:
     """Returns what makes the injection of a scale from that of the scale before, once that has passed ReLU.
 
     Injections are of either sign without blocks, and not negative behind them.
     """
-    pooled = pooled and stride > 1
+    pooled = config.pooled and stride > 1
     halving = [conv(before, after, 3), nn.MaxPool2d(stride)] if pooled else [conv(before, after, 3, stride=stride)]
-    return nn.Sequential(*halving, nn.BatchNorm2d(after), *_residual_blocks(after, blocks))
+    return nn.Sequential(
+        *halving, nn.BatchNorm2d(after), *_residual_blocks(after, config.blocks), nn.Dropout(config.dropout)
+    )
 
 
 def _residual_blocks(width: int, count: int) -> list[nn.Module]:
@@ -196,11 +206,13 @@ def _residual_blocks(width: int, count: int) -> list[nn.Module]:
     return [nn.ReLU(inplace=True), *(BasicBlock(width, width) for _ in range(count))]
 
 
+_TINY = PyramidConfig(widths=(32, 48), stem=32, num_features=208, pooled=True, blocks=1)
+
+
 @register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny", paper=PAPER)
 def mdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
     """A multiscale equilibrium of two scales with residual blocks ahead of it, of less than 170,000 parameters."""
-    config = PyramidConfig(widths=(32, 48), stem=32, num_features=208, pooled=True, blocks=1)
-    return PyramidMDEQ(config, **runtime)
+    return PyramidMDEQ(_TINY, **runtime)
 
 
 @register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny-noaug", paper=PAPER)

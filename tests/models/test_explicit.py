@@ -16,6 +16,7 @@ from deqzoo.models.explicit import SmallResNet
         ("resnet18-cifar-tiny", 11_173_962, 20),
         ("resnet20-cifar", 272_474, 21),
         ("resnet14-cifar", 167_774, 15),
+        ("resnet14-cifar-fine", 167_662, 14),
         ("resnet8-mnist", 77_754, 9),
     ],
 )
@@ -33,6 +34,19 @@ def test_maps_are_halved_after_the_first_stage():
     assert isinstance(net, SmallResNet)
     maps = net.forward_maps(torch.randn(1, 3, 32, 32))
     assert [tuple(m.shape[1:]) for m in maps] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+
+
+def test_dropout_is_behind_stages_and_of_pooled_features_in_training():
+    net = SmallResNet((4, 6), blocks=1, dropout=0.5).eval()
+    x = torch.randn(2, 3, 16, 16)
+    whole = net.forward_maps(x)[0]
+    net.stages[0][-1].train()
+    dropped = net.forward_maps(x)[0]
+    kept = dropped != 0
+    torch.testing.assert_close(dropped[kept], 2 * whole[kept])
+    assert 0.4 < kept.sum() / (whole != 0).sum() < 0.6
+    net.dropout.train()
+    assert set(net.pool(torch.ones(64, 6, 2, 2)).unique().tolist()) == {0, 2}
 
 
 def test_there_is_no_solver_to_choose():

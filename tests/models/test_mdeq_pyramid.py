@@ -1,5 +1,7 @@
 """MDEQ that is fed at every scale: sizes, a solved equilibrium, gradients, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -105,6 +107,34 @@ def test_scales_are_fed_as_described(stride, pooled, blocks):
         x = part
 
 
+def test_dropout_is_of_injections_and_pooled_features_in_training():
+    net, plain = network(replace(DEEP, dropout=0.5)), network(DEEP)
+    plain.load_state_dict(net.state_dict())
+    x = images()
+    whole = plain.injection(x)
+    torch.testing.assert_close(net.injection(x), whole)
+    assert torch.all(net.pool(torch.ones(3, 5, 2, 2)) == 1)
+    net.dropout.train()
+    assert set(net.pool(torch.ones(64, 5, 2, 2)).unique().tolist()) == {0, 2}
+    for inject in net.inject:
+        inject[-1].train()
+    dropped = net.injection(x)
+    # The coarser scale is fed by what is left of the finer one.
+    kept = dropped[0] != 0
+    torch.testing.assert_close(dropped[0][kept], 2 * whole[0][kept])
+    assert 0.4 < kept.sum() / (whole[0] != 0).sum() < 0.6
+    assert not torch.equal(dropped[1] != 0, whole[1] != 0)
+
+
+def test_dropout_leaves_the_map_of_a_solve_alone():
+    net = network(replace(DEEP, dropout=0.5), solver=Anderson(rtol=1e-10, max_steps=100))
+    for inject in net.inject:
+        inject[-1].train()
+    with observe_equilibria(net) as seen:
+        net(images())
+    assert bool(seen.converged.all())
+
+
 @every_size
 def test_gradients_are_those_of_a_long_unroll(config):
     gradients = []
@@ -176,6 +206,7 @@ def test_sides_are_multiples_of_the_coarsest_stride():
         ({"widths": (5,)}, "multiples"),
         ({"stride": 3}, "use 1 or 2"),
         ({"blocks": -1}, "blocks=-1. .* use 0 or more"),
+        ({"dropout": 1.0}, r"dropout=1\.0. .* lies in \[0, 1\)"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options, message):
