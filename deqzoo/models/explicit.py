@@ -105,8 +105,8 @@ def resnet14_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
 
 @register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar-noaug", paper=PAPER)
 def resnet14_cifar_noaug(**sizes: Unpack[Sizes]) -> SmallResNet:
-    """An explicit baseline: the network of resnet14-cifar, trained on the images as they are."""
-    return SmallResNet(_RESNET14, blocks=2, **sizes)
+    """An explicit baseline: the network of resnet14-cifar with dropout, trained on the images as they are."""
+    return SmallResNet(_RESNET14, blocks=2, dropout=0.1, **sizes)
 
 
 @register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar-fine", paper=PAPER)

@@ -5,7 +5,7 @@ scales meet, and a norm at the end that keeps the state on spheres.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Unpack
 
@@ -217,8 +217,8 @@ def mdeq_cifar_tiny(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
 
 @register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-tiny-noaug", paper=PAPER)
 def mdeq_cifar_tiny_noaug(**runtime: Unpack[Runtime]) -> PyramidMDEQ:
-    """A multiscale equilibrium of less than 170,000 parameters, trained on the images as they are."""
-    return PyramidMDEQ(PyramidConfig(widths=(48, 64), stem=16, num_features=96), **runtime)
+    """The network of mdeq-cifar-tiny with dropout, trained on the images as they are."""
+    return PyramidMDEQ(replace(_TINY, dropout=0.1), **runtime)
 
 
 @register(task="image-classification", dataset="cifar10", recipe="mdeq-cifar-deep-tiny", paper=PAPER)
