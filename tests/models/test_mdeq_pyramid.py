@@ -127,9 +127,7 @@ def test_dropout_is_of_injections_and_pooled_features_in_training():
 
 
 def test_dropout_leaves_the_map_of_a_solve_alone():
-    net = network(replace(DEEP, dropout=0.5), solver=Anderson(rtol=1e-10, max_steps=100))
-    for inject in net.inject:
-        inject[-1].train()
+    net = network(replace(DEEP, dropout=0.5), solver=Anderson(rtol=1e-10, max_steps=100)).train()
     with observe_equilibria(net) as seen:
         net(images())
     assert bool(seen.converged.all())
