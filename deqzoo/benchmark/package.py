@@ -8,16 +8,14 @@ from typing import Any
 import torch
 import yaml
 
-from deqzoo.benchmark.evaluate import evaluate
-from deqzoo.benchmark.evaluate_text import evaluate_text
 from deqzoo.benchmark.measure import measure, training_facts
 from deqzoo.benchmark.measure_text import measure_text
+from deqzoo.benchmark.seeds import measured_seed, merit
 from deqzoo.data import ImageData, TextData
 from deqzoo.models import entry
-from deqzoo.models.text_spec import TEXT_SPECS
 from deqzoo.zoo import load, save
 from deqzoo.zoo.cards import write_card
-from deqzoo.zoo.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from deqzoo.zoo.checkpoint import Checkpoint, read_checkpoint
 from deqzoo.zoo.embed import take_over_results
 from deqzoo.zoo.release import (
     CARD_FILE,
@@ -31,11 +29,6 @@ from deqzoo.zoo.release import (
 from deqzoo.zoo.run_log import training_budget, write_rows
 from deqzoo.zoo.tried import tried_in_run, write_tried
 from deqzoo.zoo.weights_config import read_config
-
-
-def find_run(run: Path) -> Path:
-    """Returns the checkpoint of a run's folder, or `run` if it is one."""
-    return find_checkpoint(run) if run.is_dir() else run
 
 
 def package(
@@ -81,8 +74,8 @@ def package(
     results["training"] = training_facts(source.log, epochs=source.epochs, steps=source.steps)
     results["half"] = half
     results["seeds"] = [
-        {"seed": results["training"]["seed"], **_merit(results["evaluation"])},
-        *(_other_seed(find_run(run), data, name=name, **options) for run in other_seeds),
+        merit(results["training"]["seed"], results["evaluation"]),
+        *(measured_seed(run, data, name=source.name, **options) for run in other_seeds),
     ]
     save(model.net, destination, name=name, half=half)
     write_results(destination, results)
@@ -118,7 +111,7 @@ def remeasure(
     results = _measured(load(folder), data, name=name, settings=release_log(folder).config, **options)
     results["training"] = before.get("training") or training_facts(release_log(folder))
     results["half"] = before.get("half", False)
-    first = {"seed": results["training"]["seed"], **_merit(results["evaluation"])}
+    first = merit(results["training"]["seed"], results["evaluation"])
     results["seeds"] = [first, *before.get("seeds", [])[1:]]
     write_results(folder, results)
     take_over_results(folder)
@@ -131,19 +124,6 @@ def _measured(
     if isinstance(data, TextData):
         return measure_text(model, data, name=name, budget=training_budget(settings), **options)
     return measure(model, data, name=name, **options)
-
-
-def _merit(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the figure that runs with other seeds are compared by."""
-    return {key: evaluation[key] for key in ("accuracy", "perplexity") if key in evaluation}
-
-
-def _other_seed(checkpoint: Path, data: ImageData | TextData, *, name: str, **options: Any) -> dict[str, Any]:
-    seed, model = training_facts(read_checkpoint(checkpoint).log)["seed"], load(checkpoint)
-    if isinstance(data, TextData):
-        split = TEXT_SPECS[entry(name).dataset].split
-        return {"seed": seed, **_merit(evaluate_text(model, data, split=split, **options).as_dict())}
-    return {"seed": seed, **_merit(evaluate(model, data, **options).as_dict())}
 
 
 def _keep_run(source: Checkpoint, destination: Path) -> None:

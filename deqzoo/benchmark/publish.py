@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deqzoo.benchmark.measure import SAMPLE_FIGURES, sample_figures
-from deqzoo.benchmark.package import find_run, package
+from deqzoo.benchmark.package import package
 from deqzoo.data import ImageData, TextData, open_data, open_text
 from deqzoo.errors import PublishError
 from deqzoo.models import entry
@@ -20,7 +20,7 @@ from deqzoo.tasks import LanguageModel
 from deqzoo.zoo import load
 from deqzoo.zoo.card_metadata import EVAL_RESULTS_FOLDER, eval_results
 from deqzoo.zoo.cards import write_card
-from deqzoo.zoo.checkpoint import read_checkpoint
+from deqzoo.zoo.checkpoint import find_run, read_checkpoint
 from deqzoo.zoo.layout import CONFIG_FILE
 from deqzoo.zoo.release import CARD_FILE, LICENSE_FILE, copy_kept, license_text, read_results, release_folder
 from deqzoo.zoo.stored import HUB_PREFIX

@@ -53,10 +53,10 @@ def export(
     README.md, the model card. A table tried.csv in RUN, of what was compared before, goes into the card. `deqzoo.load`
     reads DEST; `deqzoo publish` sends it to the Hub.
     """
-    from deqzoo.benchmark.package import find_run, package
+    from deqzoo.benchmark.package import package
     from deqzoo.models import entry
     from deqzoo.zoo import load
-    from deqzoo.zoo.checkpoint import read_checkpoint
+    from deqzoo.zoo.checkpoint import find_run, read_checkpoint
     from deqzoo.zoo.embed import embed as put_into_package
 
     where = chosen_device(device)

@@ -1,4 +1,4 @@
-"""`deqzoo download | verify | measure | card | convert`: what can be done with published weights."""
+"""`deqzoo download | verify | measure | seeds | card | convert`: what can be done with published weights."""
 
 import json
 from dataclasses import asdict
@@ -82,10 +82,8 @@ def measure(
     Of a name, in a checkout: the figures in the package and the model card are replaced.
     """
     from deqzoo.benchmark.package import remeasure
-    from deqzoo.zoo import load, manifest
-    from deqzoo.zoo.cards import write_card
-    from deqzoo.zoo.embed import write_embedded_card
-    from deqzoo.zoo.release import CARD_FILE, release_folder
+    from deqzoo.zoo import load
+    from deqzoo.zoo.release import release_folder
 
     where = chosen_device(device)
     folder = release_folder(name)
@@ -93,11 +91,51 @@ def measure(
     images = whole_set(load(folder), found.dataset, data, root, fetch)
     at_once = samples_at_once(batch_size, where, text=found.task == TEXT_GENERATION)
     figures = remeasure(folder, data=images, device=where, batch_size=at_once, progress=True)
-    if folder == manifest.embedded_folder(found.name):
-        write_embedded_card(found.name, cards=Path("model_cards"))
+    _write_card_of(folder, found.name)
+    typer.echo(f"{found.name}: {at_most(figures['loss'], 4)} nats, written to {folder}")
+
+
+@app.command()
+def seeds(
+    name: Name,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs of the same recipe with other seeds, or their .ckpt.")
+    ],
+    data: Annotated[str | None, typer.Option(help="Test set. Default: that of the model.")] = None,
+    root: Root = Path("data"),
+    fetch: Download = False,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+) -> None:
+    """Measure runs with other seeds, for the card of a release.
+
+    Its weights stay, and what was measured of them. Of a name, in a checkout: the results in the package and the model
+    card are replaced.
+    """
+    from deqzoo.benchmark.seeds import add_seeds
+    from deqzoo.zoo import load
+    from deqzoo.zoo.release import release_folder
+
+    where = chosen_device(device)
+    folder = release_folder(name)
+    found = entry(read_config(folder).name)
+    tested = whole_set(load(folder), found.dataset, data, root, fetch)
+    at_once = samples_at_once(batch_size, where, text=found.task == TEXT_GENERATION)
+    for seed in add_seeds(folder, runs, data=tested, device=where, batch_size=at_once, progress=True):
+        typer.echo(", ".join(f"{what} {value:.6g}" for what, value in seed.items() if value is not None))
+    _write_card_of(folder, found.name)
+
+
+def _write_card_of(folder: Path, name: str) -> None:
+    from deqzoo.zoo import manifest
+    from deqzoo.zoo.cards import write_card
+    from deqzoo.zoo.embed import write_embedded_card
+    from deqzoo.zoo.release import CARD_FILE
+
+    if folder == manifest.embedded_folder(name):
+        write_embedded_card(name, cards=Path("model_cards"))
     else:
         write_card(folder, folder / CARD_FILE, plots=folder)
-    typer.echo(f"{found.name}: {at_most(figures['loss'], 4)} nats, written to {folder}")
 
 
 @app.command()

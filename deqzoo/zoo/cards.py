@@ -22,6 +22,7 @@ from deqzoo.zoo.figures import (
 )
 from deqzoo.zoo.release import LOG_FILE, RECIPE_FILE, RESULTS_FILE, read_results, release_log
 from deqzoo.zoo.rounding import at_most, cost
+from deqzoo.zoo.solve_figures import converged_share
 from deqzoo.zoo.tables import markdown_table
 from deqzoo.zoo.text_cards import text_budget_rows, text_inputs, text_use, text_where, text_written
 from deqzoo.zoo.text_figures import UNITS
@@ -130,6 +131,9 @@ def _results(results: Mapping[str, Any], file: str | None) -> str:
     rows = [row for row in evaluation_rows(evaluation) if row[0] != "speed"]
     if len(seeds) > 1:
         rows.insert(1, _over_seeds(seeds, level=evaluation.get("level")))
+        if all("converged" in seed for seed in seeds):
+            shares = [f"{converged_share(seed['converged'])} (seed {seed['seed']})" for seed in seeds]
+            rows.insert(2, (f"converged, {len(seeds)} seeds", ", ".join(shares)))
     where = f"the {evaluation['num_images']:,} test images of" if "num_images" in evaluation else "the test set of"
     if "level" in evaluation:
         where = text_where(evaluation)

@@ -65,6 +65,11 @@ def find_checkpoint(folder: Path) -> Path:
     raise WeightsError(f"{folder} holds {len(last or found)} checkpoints ({names}, …). One is loaded: give its path.")
 
 
+def find_run(run: Path) -> Path:
+    """Returns the checkpoint of a run's folder, or `run` if it is one."""
+    return find_checkpoint(run) if run.is_dir() else run
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Returns the network's weights in a checkpoint of a task, and the name that its run gave the network.
 

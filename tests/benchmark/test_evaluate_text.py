@@ -12,7 +12,7 @@ import yaml
 
 import deqzoo
 from deqzoo.benchmark.evaluate_text import evaluate_text, loss_over_budgets
-from deqzoo.benchmark.package import find_run, package
+from deqzoo.benchmark.package import package
 from deqzoo.data import TextData, TinyShakespeare
 from deqzoo.errors import VocabularyError
 from deqzoo.models import TextRuntime, register
@@ -22,6 +22,7 @@ from deqzoo.models.vocabulary import CharVocabulary
 from deqzoo.solvers import Picard
 from deqzoo.tasks import LanguageModel
 from deqzoo.zoo import manifest
+from deqzoo.zoo.checkpoint import find_run
 from deqzoo.zoo.embed import embed
 
 NAME = "packaged-text-probe"

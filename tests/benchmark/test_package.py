@@ -15,11 +15,13 @@ import deqzoo
 from deqzoo import create_model
 from deqzoo.benchmark.certify import certify
 from deqzoo.benchmark.evaluate import evaluate
-from deqzoo.benchmark.package import find_run, package, remeasure
+from deqzoo.benchmark.package import package, remeasure
+from deqzoo.benchmark.seeds import add_seeds
 from deqzoo.data import EmbeddedSample
 from deqzoo.errors import DeqzooError, WeightsError
 from deqzoo.tasks import ImageClassifier
 from deqzoo.zoo import manifest
+from deqzoo.zoo.checkpoint import find_run
 from deqzoo.zoo.curves import draw_curves
 from deqzoo.zoo.embed import embed
 from deqzoo.zoo.figures import at_least
@@ -160,15 +162,53 @@ def test_an_embedded_model_is_published(run: Path, tmp_path: Path, monkeypatch: 
     assert "What was tried" not in (cards / f"{NAME}.md").read_text()
 
 
-def test_other_seeds_go_into_the_card(run: Path, tmp_path: Path):
-    other = tmp_path / "other"
+def with_seed(run: Path, seed: int) -> Path:
+    """Returns a copy of a run, as if it had had another seed."""
+    other = run.with_name(f"seed-{seed}")
     shutil.copytree(run, other)
     config = other / "version_0/config.yaml"
-    config.write_text(config.read_text().replace("seed_everything: 7", "seed_everything: 8"))
-    package(find_run(run), tmp_path / "out", data=EmbeddedSample("mnist"), other_seeds=[other])
+    config.write_text(config.read_text().replace("seed_everything: 7", f"seed_everything: {seed}"))
+    return other
+
+
+def test_other_seeds_go_into_the_card(run: Path, tmp_path: Path):
+    package(find_run(run), tmp_path / "out", data=EmbeddedSample("mnist"), other_seeds=[with_seed(run, 8)])
     card = (tmp_path / "out/README.md").read_text()
     assert re.search(r"\| accuracy, 2 seeds \| (\S+) ± 0 %: \1 \(seed 7\), \1 \(seed 8\) \|", card)
+    assert re.search(r"\| converged, 2 seeds \| (\S+) % \(seed 7\), \1 % \(seed 8\) \|", card)
     assert "One training run." not in card
+
+
+def test_seeds_are_added_to_a_release(run: Path, tmp_path: Path):
+    target, data = tmp_path / "out", EmbeddedSample("mnist")
+    package(find_run(run), target, data=data, other_seeds=[with_seed(run, 8)])
+    before = json.loads((target / "results.json").read_text())
+    state = torch.load(run / "last.ckpt", weights_only=True)
+    worse = with_seed(run, 9)
+    state["state_dict"]["net.fc.bias"][3] += 100.0  # it says 3 to everything
+    torch.save(state, worse / "last.ckpt")
+    known = add_seeds(target, [worse], data=data)
+    assert [seed["seed"] for seed in known] == [7, 8, 9]
+    assert known[2]["accuracy"] == 10  # the sample has as many of each
+    assert known[1]["accuracy"] != 10
+    # A seed that is there takes its old place; all else stays as it was.
+    assert add_seeds(target, [with_seed(run, 10), worse], data=data)[2] == known[2]
+    after = json.loads((target / "results.json").read_text())
+    assert [seed["seed"] for seed in after["seeds"]] == [7, 8, 9, 10]
+    assert {**after, "seeds": before["seeds"]} == before
+
+
+def test_seeds_of_other_runs_are_refused_and_nothing_is_written(run: Path, tmp_path: Path):
+    target, data = tmp_path / "out", EmbeddedSample("mnist")
+    package(find_run(run), target, data=data)
+    before = (target / "results.json").read_bytes()
+    stranger = with_seed(run, 9)
+    config = stranger / "version_0/config.yaml"
+    config.write_text(config.read_text().replace(NAME, "pcdeq-mnist"))
+    for other, said in ((run, "has seed 7, as the weights"), (stranger, f"trained pcdeq-mnist, not {NAME}")):
+        with pytest.raises(WeightsError, match=said):
+            add_seeds(target, [other], data=data)
+    assert (target / "results.json").read_bytes() == before
 
 
 def test_what_is_measured_again_replaces_what_was(run: Path, tmp_path: Path):

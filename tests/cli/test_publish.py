@@ -1,10 +1,11 @@
-"""publish, verify, card, measure, convert and download by command line, on releases of this machine."""
+"""publish, verify, card, seeds, convert and download by command line, on releases of this machine."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from deqzoo import load
 from deqzoo.benchmark.publish import check_release
@@ -105,6 +106,28 @@ def test_convert_makes_checkpoints_and_folders(deqzoo: Any, tmp_path: Path):
     assert deqzoo("convert", NAME, str(tmp_path / "x.ckpt"))[0] == 0
     assert deqzoo("convert", str(tmp_path / "x.ckpt"), str(tmp_path / "x"))[0] == 0
     assert (tmp_path / "x/model.safetensors").read_bytes() == (embedded_folder(NAME) / "model.safetensors").read_bytes()
+
+
+def test_seeds_are_measured_for_a_card(deqzoo: Any, release: Path, tmp_path: Path):
+    for split in ("train", "test"):
+        for digit in range(10):
+            folder = tmp_path / "digits" / split / str(digit)
+            folder.mkdir(parents=True)
+            Image.new("L", (28, 28), 20 * digit).save(folder / "a.png")
+    run = tmp_path / "run"
+    run.mkdir()
+    assert deqzoo("convert", NAME, str(run / "last.ckpt"))[0] == 0
+    options = ("--data", str(tmp_path / "digits"), "--device", "cpu")
+    code, _, err = deqzoo("seeds", str(release), str(run), *options)
+    assert code == 1 and f"{run} does not say which seed it had" in err
+    (run / "config.yaml").write_text("seed_everything: 5\n")
+    code, out, err = deqzoo("seeds", str(release), str(run), *options)
+    assert code == 0, err
+    assert [line.split(", ")[0] for line in out.splitlines()] == ["seed 0", "seed 5"]
+    assert out.startswith("seed 0, accuracy 98.74, converged 1\n")
+    assert "| accuracy, 2 seeds |" in (release / "README.md").read_text()
+    assert deqzoo("seeds", str(release), str(tmp_path / "gone"), *options)[0] == 1
+    assert deqzoo("seeds", str(release))[0] == 2
 
 
 def test_what_cannot_be_published_is_one_line(deqzoo: Any, tmp_path: Path, release: Path):
