@@ -77,6 +77,7 @@ def _stage(before: int, width: int, blocks: int, *, halve: bool, dropout: float)
 _RESNET18 = (64, 128, 256, 512)
 _RESNET14 = (16, 32, 62)  # 64 would be 175,258 parameters
 _RESNET14_FINE = (32, 46)  # 48 would be 176,810
+_NOAUG_DROPOUT = 0.1  # that of mdeq-cifar-tiny-noaug
 
 
 @register(task="image-classification", dataset="cifar10", recipe="baselines/resnet18-cifar", paper=PAPER)
@@ -106,13 +107,19 @@ def resnet14_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
 @register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar-noaug", paper=PAPER)
 def resnet14_cifar_noaug(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline: the network of resnet14-cifar with dropout, trained on the images as they are."""
-    return SmallResNet(_RESNET14, blocks=2, dropout=0.1, **sizes)
+    return SmallResNet(_RESNET14, blocks=2, dropout=_NOAUG_DROPOUT, **sizes)
 
 
 @register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar-fine", paper=PAPER)
 def resnet14_cifar_fine(**sizes: Unpack[Sizes]) -> SmallResNet:
     """An explicit baseline of as many parameters and operations as mdeq-cifar-tiny: six blocks, none on small maps."""
     return SmallResNet(_RESNET14_FINE, blocks=3, **sizes)
+
+
+@register(task="image-classification", dataset="cifar10", recipe="baselines/resnet14-cifar-fine-noaug", paper=PAPER)
+def resnet14_cifar_fine_noaug(**sizes: Unpack[Sizes]) -> SmallResNet:
+    """An explicit baseline: the network of resnet14-cifar-fine with dropout, trained on the images as they are."""
+    return SmallResNet(_RESNET14_FINE, blocks=3, dropout=_NOAUG_DROPOUT, **sizes)
 
 
 @register(task="image-classification", dataset="mnist", recipe="baselines/resnet8-mnist", paper=PAPER)

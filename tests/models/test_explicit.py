@@ -17,6 +17,7 @@ from deqzoo.models.explicit import SmallResNet
         ("resnet20-cifar", 272_474, 21),
         ("resnet14-cifar", 167_774, 15),
         ("resnet14-cifar-fine", 167_662, 14),
+        ("resnet14-cifar-fine-noaug", 167_662, 14),
         ("resnet8-mnist", 77_754, 9),
     ],
 )
