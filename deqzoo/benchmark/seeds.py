@@ -19,8 +19,12 @@ from deqzoo.zoo.release import read_results, write_results
 from deqzoo.zoo.weights_config import read_config
 
 
-def _seed(run: Path) -> int:
-    seed = training_facts(read_checkpoint(find_run(run)).log)["seed"]
+def _seed(run: Path, *, name: str) -> int:
+    """Returns the seed of a run that has to have trained `name`."""
+    source = read_checkpoint(find_run(run))
+    if source.name != name:
+        raise WeightsError(f"The run in {run} trained {source.name}, not {name}: name one of the same recipe.")
+    seed = training_facts(source.log)["seed"]
     if seed is None:
         raise WeightsError(f"{run} does not say which seed it had: name the folder of a run, with its config.yaml.")
     return seed
@@ -57,11 +61,7 @@ def measured_seed(
         WeightsError: if it trained another model, does not say its seed, or its checkpoint is damaged.
         DataError: if the data cannot be read.
     """
-    checkpoint = find_run(run)
-    source = read_checkpoint(checkpoint)
-    if source.name != name:
-        raise WeightsError(f"The run in {run} trained {source.name}, not {name}: name one of the same recipe.")
-    seed, model = _seed(run), load(checkpoint)
+    seed, model = _seed(run, name=name), load(find_run(run))
     options: dict[str, Any] = {"device": device, "batch_size": batch_size, "progress": progress}
     if isinstance(data, TextData):
         split = TEXT_SPECS[entry(name).dataset].split
@@ -89,8 +89,8 @@ def add_seeds(
     name, results = read_config(folder).name, read_results(folder)
     own = results["training"]["seed"]
     known = {seed["seed"]: seed for seed in results.get("seeds", [])[1:]}
-    for run in runs:
-        if _seed(run) == own:
+    for run in runs:  # all of them before any is measured, which takes minutes
+        if _seed(run, name=name) == own:
             raise WeightsError(f"The run in {run} has seed {own}, as the weights in {folder}: name one with another.")
     for run in runs:
         found = measured_seed(run, data, name=name, **options)

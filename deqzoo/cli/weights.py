@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -82,17 +82,11 @@ def measure(
     Of a name, in a checkout: the figures in the package and the model card are replaced.
     """
     from deqzoo.benchmark.package import remeasure
-    from deqzoo.zoo import load
-    from deqzoo.zoo.release import release_folder
 
-    where = chosen_device(device)
-    folder = release_folder(name)
-    found = entry(read_config(folder).name)
-    images = whole_set(load(folder), found.dataset, data, root, fetch)
-    at_once = samples_at_once(batch_size, where, text=found.task == TEXT_GENERATION)
-    figures = remeasure(folder, data=images, device=where, batch_size=at_once, progress=True)
-    _write_card_of(folder, found.name)
-    typer.echo(f"{found.name}: {at_most(figures['loss'], 4)} nats, written to {folder}")
+    folder, options = _to_measure(name, data, root, fetch, batch_size, device)
+    figures = remeasure(folder, **options)
+    model = _write_card_of(folder)
+    typer.echo(f"{model}: {at_most(figures['loss'], 4)} nats, written to {folder}")
 
 
 @app.command()
@@ -113,6 +107,17 @@ def seeds(
     card are replaced.
     """
     from deqzoo.benchmark.seeds import add_seeds
+
+    folder, options = _to_measure(name, data, root, fetch, batch_size, device)
+    for seed in add_seeds(folder, runs, **options):
+        typer.echo(", ".join(f"{what} {value:.6g}" for what, value in seed.items() if value is not None))
+    _write_card_of(folder)
+
+
+def _to_measure(
+    name: str, data: str | None, root: Path, fetch: bool, batch_size: int | None, device: str
+) -> tuple[Path, dict[str, Any]]:
+    """Returns the folder of a release, and what its measurement takes."""
     from deqzoo.zoo import load
     from deqzoo.zoo.release import release_folder
 
@@ -121,21 +126,22 @@ def seeds(
     found = entry(read_config(folder).name)
     tested = whole_set(load(folder), found.dataset, data, root, fetch)
     at_once = samples_at_once(batch_size, where, text=found.task == TEXT_GENERATION)
-    for seed in add_seeds(folder, runs, data=tested, device=where, batch_size=at_once, progress=True):
-        typer.echo(", ".join(f"{what} {value:.6g}" for what, value in seed.items() if value is not None))
-    _write_card_of(folder, found.name)
+    return folder, {"data": tested, "device": where, "batch_size": at_once, "progress": True}
 
 
-def _write_card_of(folder: Path, name: str) -> None:
+def _write_card_of(folder: Path) -> str:
+    """Writes the card of a release, in a checkout that of the model, and returns the model's name."""
     from deqzoo.zoo import manifest
     from deqzoo.zoo.cards import write_card
     from deqzoo.zoo.embed import write_embedded_card
     from deqzoo.zoo.release import CARD_FILE
 
+    name = entry(read_config(folder).name).name
     if folder == manifest.embedded_folder(name):
         write_embedded_card(name, cards=Path("model_cards"))
     else:
         write_card(folder, folder / CARD_FILE, plots=folder)
+    return name
 
 
 @app.command()

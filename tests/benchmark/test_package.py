@@ -198,16 +198,20 @@ def test_seeds_are_added_to_a_release(run: Path, tmp_path: Path):
     assert {**after, "seeds": before["seeds"]} == before
 
 
-def test_seeds_of_other_runs_are_refused_and_nothing_is_written(run: Path, tmp_path: Path):
+def test_seeds_of_other_runs_are_refused_before_any_is_measured(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     target, data = tmp_path / "out", EmbeddedSample("mnist")
     package(find_run(run), target, data=data)
     before = (target / "results.json").read_bytes()
     stranger = with_seed(run, 9)
     config = stranger / "version_0/config.yaml"
     config.write_text(config.read_text().replace(NAME, "pcdeq-mnist"))
+    monkeypatch.setattr("deqzoo.benchmark.seeds.evaluate", lambda *_, **__: pytest.fail("measured"))
+    good = with_seed(run, 8)
     for other, said in ((run, "has seed 7, as the weights"), (stranger, f"trained pcdeq-mnist, not {NAME}")):
         with pytest.raises(WeightsError, match=said):
-            add_seeds(target, [other], data=data)
+            add_seeds(target, [good, other], data=data)
     assert (target / "results.json").read_bytes() == before
 
 
