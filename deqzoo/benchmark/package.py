@@ -10,7 +10,7 @@ import yaml
 
 from deqzoo.benchmark.measure import measure, training_facts
 from deqzoo.benchmark.measure_text import measure_text
-from deqzoo.benchmark.seeds import measured_seed, merit
+from deqzoo.benchmark.seeds import measured_seed, merit, seeds_of
 from deqzoo.data import ImageData, TextData
 from deqzoo.models import entry
 from deqzoo.zoo import load, save
@@ -55,27 +55,33 @@ def package(
         data: the test set.
         name: of the model, if other than the run's.
         half: whether float32 weights are stored in float16.
-        other_seeds: runs of the same recipe with other seeds, or their checkpoints: their accuracy goes into the card.
+        other_seeds: runs of the same recipe with other seeds, or their checkpoints: what they reach goes into the card.
         device: where to evaluate.
         batch_size: most images at once.
         progress: whether to show bars on a terminal's stderr.
 
     Raises:
-        WeightsError: if a checkpoint or its table is damaged, or weights do not fit their model.
+        WeightsError: if a checkpoint or its table is damaged, weights do not fit their model, or another run is none
+            that `seeds_of` takes.
         DataError: if the data cannot be read.
     """
     source, tried = read_checkpoint(checkpoint), tried_in_run(checkpoint)
     name = entry(name or source.name).name
+    training = training_facts(source.log, epochs=source.epochs, steps=source.steps)
+    seeds = seeds_of(other_seeds, name=source.name, settings=source.log.config, training=training)
     options: dict[str, Any] = {"device": device, "batch_size": batch_size, "progress": progress}
     with tempfile.TemporaryDirectory() as scratch:
         save(load(checkpoint).net, scratch, name=name, half=half)
         model: Any = load(Path(scratch))
     results = _measured(model, data, name=name, settings=source.log.config, **options)
-    results["training"] = training_facts(source.log, epochs=source.epochs, steps=source.steps)
+    results["training"] = training
     results["half"] = half
     results["seeds"] = [
-        merit(results["training"]["seed"], results["evaluation"]),
-        *(measured_seed(run, data, name=source.name, **options) for run in other_seeds),
+        merit(training["seed"], results["evaluation"]),
+        *(
+            measured_seed(run, data, name=name, seed=seed, **options)
+            for run, seed in zip(other_seeds, seeds, strict=True)
+        ),
     ]
     save(model.net, destination, name=name, half=half)
     write_results(destination, results)

@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Path:
     version = tmp_path / "run" / "version_0"
     version.mkdir(parents=True)
     make = {"class_path": "deqzoo.create_model", "init_args": {"name": NAME}}
-    settings = {"seed_everything": 7, "model": {"net": make}, "trainer": {"max_epochs": 3}}
+    settings = {"seed_everything": 7, "model": {"net": make, "optimizer": {"lr": 0.1}}, "trainer": {"max_epochs": 3}}
     (version / "config.yaml").write_text(yaml.safe_dump(settings))
     (version / "metrics.csv").write_text(
         "epoch,step,cost/hours,cost/peak_gib,train/loss,train/top1\n"
@@ -204,12 +204,22 @@ def test_seeds_of_other_runs_are_refused_before_any_is_measured(
     target, data = tmp_path / "out", EmbeddedSample("mnist")
     package(find_run(run), target, data=data)
     before = (target / "results.json").read_bytes()
-    stranger = with_seed(run, 9)
-    config = stranger / "version_0/config.yaml"
-    config.write_text(config.read_text().replace(NAME, "pcdeq-mnist"))
+    stranger, other_rate, stopped = with_seed(run, 9), with_seed(run, 10), with_seed(run, 11)
+    for folder, old, new in ((stranger, NAME, "pcdeq-mnist"), (other_rate, "lr: 0.1", "lr: 0.2")):
+        config = folder / "version_0/config.yaml"
+        config.write_text(config.read_text().replace(old, new))
+    state = torch.load(run / "last.ckpt", weights_only=True)
+    torch.save({**state, "global_step": 469}, stopped / "last.ckpt")
     monkeypatch.setattr("deqzoo.benchmark.seeds.evaluate", lambda *_, **__: pytest.fail("measured"))
     good = with_seed(run, 8)
-    for other, said in ((run, "has seed 7, as the weights"), (stranger, f"trained pcdeq-mnist, not {NAME}")):
+    shutil.copytree(good, tmp_path / "twin")
+    for other, said in (
+        (run, "has seed 7, as the weights"),
+        (stranger, f"trained pcdeq-mnist, not {NAME}"),
+        (other_rate, r"of another recipe: it had model\.optimizer\.lr 0\.2, the one of the weights 0\.1\."),
+        (stopped, "has taken 469 steps, the one of the weights 938: resume it"),
+        (tmp_path / "twin", "has seed 8, as .*seed-8 has"),
+    ):
         with pytest.raises(WeightsError, match=said):
             add_seeds(target, [good, other], data=data)
     assert (target / "results.json").read_bytes() == before

@@ -121,6 +121,9 @@ def test_seeds_are_measured_for_a_card(deqzoo: Any, release: Path, tmp_path: Pat
     code, _, err = deqzoo("seeds", str(release), str(run), *options)
     assert code == 1 and f"{run} does not say which seed it had" in err
     (run / "config.yaml").write_text("seed_everything: 5\n")
+    code, _, err = deqzoo("seeds", str(release), str(run), *options)
+    assert code == 1 and f"{run} has taken 0 steps, the one of the weights 18760" in err
+    edit(release / "results.json", "training", steps=0)  # what was converted has no count
     code, out, err = deqzoo("seeds", str(release), str(run), *options)
     assert code == 0, err
     assert [line.split(", ")[0] for line in out.splitlines()] == ["seed 0", "seed 5"]
