@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from deqzoo.errors import WeightsError
 from deqzoo.zoo import manifest
 from deqzoo.zoo.cards import write_card
 from deqzoo.zoo.figures import headlines
-from deqzoo.zoo.layout import CONFIG_FILE, write_config
+from deqzoo.zoo.layout import CONFIG_FILE, runtime_of, write_config
 from deqzoo.zoo.loading import load
 from deqzoo.zoo.release import copy_kept, read_results
 from deqzoo.zoo.tried import TRIED_FILE, read_tried, write_tried
@@ -42,9 +43,14 @@ def write_embedded_card(name: str, *, cards: Path) -> None:
 
 
 def take_over_results(folder: Path) -> None:
-    """Puts the figures in results.json into config.json; into the manifest too, if the folder is in this package."""
+    """Puts the figures in results.json into config.json; into the manifest too, if the folder is in this package.
+
+    Solvers and adjoints are put down anew: they are those that the figures were just measured with.
+    """
     path = folder / CONFIG_FILE
     config = json.loads(path.read_text("utf-8"))
+    task: Any = load(folder)
+    config["deqzoo"]["solver"], config["deqzoo"]["adjoint"] = runtime_of(task.net)
     config["deqzoo"]["results"] = headlines(read_results(folder)["evaluation"])
     write_config(folder, config)
     found = read_config(folder)

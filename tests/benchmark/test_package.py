@@ -231,7 +231,12 @@ def test_what_is_measured_again_replaces_what_was(run: Path, tmp_path: Path):
     before = json.loads((target / "results.json").read_text())
     broken = {**before, "evaluation": {**before["evaluation"], "accuracy": 12.0}}
     (target / "results.json").write_text(json.dumps(broken))
+    config = json.loads((target / "config.json").read_text())
+    made_with = config["deqzoo"]["solver"]
+    config["deqzoo"]["solver"] = ["Picard()"]  # of an earlier version
+    (target / "config.json").write_text(json.dumps(config))
     figures = remeasure(target, data=EmbeddedSample("mnist"))
+    assert json.loads((target / "config.json").read_text())["deqzoo"]["solver"] == made_with
     after = json.loads((target / "results.json").read_text())
     assert figures["accuracy"] == after["evaluation"]["accuracy"] == before["evaluation"]["accuracy"]
     assert after["training"] == before["training"]
