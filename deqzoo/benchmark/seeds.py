@@ -130,6 +130,6 @@ def add_seeds(
     seeds = seeds_of(runs, name=name, settings=release_log(folder).config, training=training)
     for run, seed in zip(runs, seeds, strict=True):
         known[seed] = measured_seed(run, data, name=name, seed=seed, **options)
-    results["seeds"] = [merit(training["seed"], results["evaluation"]), *known.values()]
+    results["seeds"] = [merit(training["seed"], results["evaluation"]), *(known[seed] for seed in sorted(known))]
     write_results(folder, results)
     return results["seeds"]

@@ -187,14 +187,14 @@ def test_seeds_are_added_to_a_release(run: Path, tmp_path: Path):
     worse = with_seed(run, 9)
     state["state_dict"]["net.fc.bias"][3] += 100.0  # it says 3 to everything
     torch.save(state, worse / "last.ckpt")
-    known = add_seeds(target, [worse], data=data)
+    known = add_seeds(target, [worse], data=data)  # in the order of the seeds, however they came
     assert [seed["seed"] for seed in known] == [7, 8, 9]
     assert known[2]["accuracy"] == 10  # the sample has as many of each
     assert known[1]["accuracy"] != 10
     # A seed that is there takes its old place; all else stays as it was.
-    assert add_seeds(target, [with_seed(run, 10), worse], data=data)[2] == known[2]
+    assert add_seeds(target, [with_seed(run, 10), with_seed(run, 6), worse], data=data)[3] == known[2]
     after = json.loads((target / "results.json").read_text())
-    assert [seed["seed"] for seed in after["seeds"]] == [7, 8, 9, 10]
+    assert [seed["seed"] for seed in after["seeds"]] == [7, 6, 8, 9, 10]
     assert {**after, "seeds": before["seeds"]} == before
 
 
