@@ -88,7 +88,7 @@ def resnet18_cifar(**sizes: Unpack[Sizes]) -> SmallResNet:
 
 @register(task="image-classification", dataset="cifar10", recipe="baselines/resnet18-cifar-tiny", paper=PAPER)
 def resnet18_cifar_tiny(**sizes: Unpack[Sizes]) -> SmallResNet:
-    """An explicit baseline: the network of resnet18-cifar, trained as many core-hours as mdeq-cifar-deep-tiny."""
+    """An explicit baseline: the network of resnet18-cifar, trained for a few hours on one core of a CPU."""
     return SmallResNet(_RESNET18, blocks=2, **sizes)
 
 
