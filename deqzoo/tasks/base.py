@@ -18,6 +18,7 @@ from deqzoo.tasks.divergence import DivergenceGuard, Step
 from deqzoo.tasks.on_its_way import OnItsWay
 from deqzoo.tasks.param_groups import weight_decay_groups
 from deqzoo.tasks.schedules import Schedule
+from deqzoo.tasks.slow_precision import warn_if_slow
 from deqzoo.tasks.solver_report import backward_figures, forward_figures
 from deqzoo.zoo.checkpoint import identity
 
@@ -67,6 +68,10 @@ class Task(LightningModule, abc.ABC):
         self.penalties.clear()
         self._step = Step(index=index, images=images, seen=seen, loss=OnItsWay(total))
         return total
+
+    def setup(self, stage: str) -> None:
+        """Says so at once if the trainer's precision would make whoever trains or evaluates wait."""
+        warn_if_slow(self.trainer)
 
     def on_fit_start(self) -> None:
         """Leaves the eval mode that `deqzoo.load` gives. In training mode, parts that are in eval stay so."""

@@ -91,6 +91,7 @@ class ImageClassifier(Task):
             StructureError: if the network gives features instead of logits.
             DataError: if the data has more classes than the network.
         """
+        super().setup(stage)
         classes: int = self.net.num_classes  # pyright: ignore[reportAssignmentType]
         if classes < 2:
             raise StructureError(

@@ -152,6 +152,7 @@ class LanguageModel(Task):
         Raises:
             VocabularyError: if the data's is not that of the network, or of another size.
         """
+        super().setup(stage)
         # Lightning sets the attribute from outside of the class, where type checkers do not see it.
         data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(data, TextData):

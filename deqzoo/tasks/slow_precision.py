@@ -1,0 +1,45 @@
+"""A precision that saves time on one processor and costs it on another."""
+
+import time
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+_TOO_SLOW = 4.0  # with instructions for bfloat16 it is the faster one, so that noise does not come near
+
+
+@rank_zero_only
+def warn_if_slow(trainer: Trainer) -> None:
+    """Says so if `trainer` would compute in bfloat16 on a CPU without instructions for it: hours for minutes."""
+    if not str(trainer.precision).startswith("bf16") or trainer.strategy.root_device.type != "cpu":
+        return
+    times = bfloat16_slowdown()
+    if times > _TOO_SLOW:
+        rank_zero_warn(
+            f"This CPU has no instructions for bfloat16: a product of matrices takes {times:.0f} times as long in it "
+            f"as in float32, and precision={trainer.precision} will slow everything down. Train in float32 instead, "
+            'with `--trainer.precision 32-true` or Trainer(precision="32-true").'
+        )
+
+
+def bfloat16_slowdown(size: int = 128, repeats: int = 5) -> float:
+    """Returns how many times as long a product of matrices takes on the CPU in bfloat16 as in float32.
+
+    Measured, as no public call of torch tells for all kinds of processors.
+
+    Args:
+        size: rows and columns. Small enough for milliseconds where bfloat16 is slow.
+        repeats: of which the fastest counts.
+    """
+    return _seconds(torch.bfloat16, size, repeats) / _seconds(torch.float32, size, repeats)
+
+
+def _seconds(dtype: torch.dtype, size: int, repeats: int) -> float:
+    matrix = torch.ones(size, size, dtype=dtype)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.mm(matrix, matrix)
+        times.append(time.perf_counter() - start)
+    return min(times)
