@@ -18,7 +18,7 @@ from deqzoo.tasks.divergence import DivergenceGuard, Step
 from deqzoo.tasks.on_its_way import OnItsWay
 from deqzoo.tasks.param_groups import weight_decay_groups
 from deqzoo.tasks.schedules import Schedule
-from deqzoo.tasks.slow_precision import warn_if_slow
+from deqzoo.tasks.slow_precision import keep_muon_fast, warn_if_slow
 from deqzoo.tasks.solver_report import backward_figures, forward_figures
 from deqzoo.zoo.checkpoint import identity
 
@@ -130,6 +130,7 @@ class Task(LightningModule, abc.ABC):
             DeqzooError: if there is a schedule and the trainer has no end.
         """
         optimizer = self.make_optimizer(weight_decay_groups(self.net))
+        keep_muon_fast(optimizer, self.device)
         if self.schedule is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches

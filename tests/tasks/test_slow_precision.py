@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from timm.optim import Muon, muon
+from torch import nn
 
 from deqzoo.tasks import ImageClassifier, slow_precision
-from deqzoo.tasks.slow_precision import bfloat16_slowdown, warn_if_slow
+from deqzoo.tasks.slow_precision import bfloat16_slowdown, keep_muon_fast, warn_if_slow
 
 from .tiny import PixelsAsLogits, TinyNet, make_batches, make_trainer, train
 
@@ -42,6 +44,59 @@ def test_nothing_is_said_of_other_precisions(precision):
 def test_nothing_is_said_where_bfloat16_is_fast(monkeypatch):
     monkeypatch.setattr(slow_precision, "bfloat16_slowdown", lambda: 1.5)
     warn_if_slow(make_trainer(precision="bf16-mixed"))
+
+
+@pytest.fixture
+def dtypes(monkeypatch):
+    """The precisions in which Muon has orthogonalised so far."""
+    seen = []
+    original = muon.zeropower_via_newtonschulz
+
+    def spy(update, *args, dtype=torch.bfloat16, **options):
+        seen.append(dtype)
+        return original(update, *args, dtype=dtype, **options)
+
+    monkeypatch.setattr(muon, "zeropower_via_newtonschulz", spy)
+    return seen
+
+
+@pytest.mark.usefixtures("imitated")
+def test_muon_steps_in_float32_where_bfloat16_is_imitated(dtypes):
+    task = ImageClassifier(TinyNet(), optimizer=Muon)
+    train(task, make_batches(2), max_epochs=1)
+    assert dtypes
+    assert set(dtypes) == {torch.float32}
+
+
+@pytest.mark.usefixtures("imitated")
+@pytest.mark.parametrize(("optimizer", "device"), [(Muon, "meta"), (torch.optim.SGD, "cpu")])
+def test_muon_of_others_is_left_alone(optimizer, device, dtypes):
+    mine, theirs = (nn.Linear(4, 4, bias=False) for _ in range(2))
+    for net in (mine, theirs):
+        net.weight.grad = torch.ones(4, 4)
+    ours = optimizer(mine.parameters(), lr=0.1)
+    keep_muon_fast(ours, torch.device(device))
+    ours.step()
+    Muon(theirs.parameters(), lr=0.1).step()
+    assert dtypes
+    assert set(dtypes) == {torch.bfloat16}
+
+
+@pytest.mark.usefixtures("imitated")
+def test_muons_steps_in_float32_are_those_in_bfloat16_up_to_rounding():
+    weights = []
+    for spare in (False, True):
+        torch.manual_seed(0)
+        net = nn.Linear(24, 16, bias=False)
+        before = net.weight.detach().clone()
+        net.weight.grad = torch.randn(16, 24)
+        optimizer = Muon(net.parameters(), lr=0.1, weight_decay=0.0)
+        if spare:
+            keep_muon_fast(optimizer, torch.device("cpu"))
+        optimizer.step()
+        weights.append(net.weight.detach() - before)
+    difference = (weights[1] - weights[0]).norm() / weights[0].norm()
+    assert 0 < difference < 0.02
 
 
 def test_the_measurement_tells_processors_apart():
