@@ -27,7 +27,7 @@ from deqzoo.zoo.release import (
     write_results,
 )
 from deqzoo.zoo.run_log import training_budget, write_rows
-from deqzoo.zoo.tried import tried_in_run, write_tried
+from deqzoo.zoo.told_by_author import ToldByAuthor
 from deqzoo.zoo.weights_config import read_config
 
 
@@ -47,7 +47,8 @@ def package(
 
     The weights are saved first, read back and measured as they are stored. Beside model.safetensors and config.json it
     holds results.json, the run's settings and log, plots if matplotlib is installed, and README.md, the card. A table
-    tried.csv of the run, of what was compared before, goes along and into the card.
+    tried.csv of the run, of what was compared before, and paragraphs remarks.txt, of what else a reader should know, go
+    along and into the card.
 
     Args:
         checkpoint: of a task; its run's log is looked for beside it.
@@ -61,11 +62,11 @@ def package(
         progress: whether to show bars on a terminal's stderr.
 
     Raises:
-        WeightsError: if a checkpoint or its table is damaged, weights do not fit their model, or another run is none
-            that `seeds_of` takes.
+        WeightsError: if a checkpoint or what its author tells is damaged, weights do not fit their model, or another
+            run is none that `seeds_of` takes.
         DataError: if the data cannot be read.
     """
-    source, tried = read_checkpoint(checkpoint), tried_in_run(checkpoint)
+    source, told = read_checkpoint(checkpoint), ToldByAuthor.beside(checkpoint)
     name = entry(name or source.name).name
     training = training_facts(source.log, epochs=source.epochs, steps=source.steps)
     seeds = seeds_of(other_seeds, name=source.name, settings=source.log.config, training=training)
@@ -87,7 +88,7 @@ def package(
     write_results(destination, results)
     take_over_results(destination)
     _keep_run(source, destination)
-    write_tried(tried, destination)
+    told.write(destination)
     write_card(destination, destination / CARD_FILE, plots=destination)
     return {"name": name, **results["evaluation"]}
 

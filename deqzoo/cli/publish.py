@@ -50,8 +50,8 @@ def export(
 
     They are stored, read back, measured on the whole test set, and described. DEST gets model.safetensors,
     config.json, results.json, the run's settings (recipe.yaml) and log (metrics.csv), plots (with matplotlib) and
-    README.md, the model card. A table tried.csv in RUN, of what was compared before, goes into the card. `deqzoo.load`
-    reads DEST; `deqzoo publish` sends it to the Hub.
+    README.md, the model card. A table tried.csv in RUN, of what was compared before, and paragraphs remarks.txt, of
+    what else a reader should know, go into the card. `deqzoo.load` reads DEST; `deqzoo publish` sends it to the Hub.
     """
     from deqzoo.benchmark.package import package
     from deqzoo.models import entry

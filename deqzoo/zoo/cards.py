@@ -1,4 +1,4 @@
-"""Model cards: Markdown with the metadata of the Hub, every figure from results.json, but for what was tried before."""
+"""Model cards: Markdown with the metadata of the Hub, every figure from results.json, but for what its author tells."""
 
 import math
 import os
@@ -26,7 +26,7 @@ from deqzoo.zoo.solve_figures import converged_share
 from deqzoo.zoo.tables import markdown_table
 from deqzoo.zoo.text_cards import text_budget_rows, text_inputs, text_use, text_where, text_written
 from deqzoo.zoo.text_figures import UNITS
-from deqzoo.zoo.tried import tried_section
+from deqzoo.zoo.told_by_author import authors_sections
 from deqzoo.zoo.weights_config import read_config
 
 TRAINING_PLOT, BUDGET_PLOT = "training.svg", "budgets.svg"
@@ -73,7 +73,7 @@ def render_card(folder: Path, card: Path, *, plots: Path, repo: str | None = Non
         convergence(results),
         _inputs(found, evaluation),
         training(found, results, kept, link(plots / TRAINING_PLOT)),
-        tried_section(folder),
+        *authors_sections(folder),
         licences(found),
         limits(found, results),
         citations(found),

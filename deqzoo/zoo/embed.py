@@ -11,7 +11,7 @@ from deqzoo.zoo.figures import headlines
 from deqzoo.zoo.layout import CONFIG_FILE, runtime_of, write_config
 from deqzoo.zoo.loading import load
 from deqzoo.zoo.release import copy_kept, read_results
-from deqzoo.zoo.tried import TRIED_FILE, read_tried, write_tried
+from deqzoo.zoo.told_by_author import ToldByAuthor
 from deqzoo.zoo.weights_config import read_config
 
 
@@ -29,8 +29,8 @@ def embed(folder: Path, *, cards: Path) -> None:
     load(folder)
     config = read_config(folder)
     copy_kept(folder, manifest.embedded_folder(config.name))
-    # A table of an earlier release would be told of this one.
-    write_tried(read_tried(folder / TRIED_FILE), manifest.embedded_folder(config.name))
+    # What an earlier release was told of would be told of this one.
+    ToldByAuthor.read(folder).write(manifest.embedded_folder(config.name))
     record = manifest.Published(source="embedded", sha256=config.sha256, size=config.size, results=config.results)
     manifest.register_weights(config.name, record)
     write_embedded_card(config.name, cards=cards)

@@ -11,13 +11,13 @@ from deqzoo.zoo import manifest
 from deqzoo.zoo.layout import CONFIG_FILE, WEIGHTS_FILE
 from deqzoo.zoo.run_log import RunLog, read_rows, read_settings
 from deqzoo.zoo.stored import HUB_PREFIX, locate, open_published
-from deqzoo.zoo.tried import TRIED_FILE
+from deqzoo.zoo.told_by_author import AUTHORS_FILES
 
 RESULTS_FILE = "results.json"
-"""Everything that was measured, and by what. All figures of cards are from here, but for what was tried before."""
+"""Everything that was measured, and by what. All figures of cards are from here, but for what its author tells."""
 RECIPE_FILE = "recipe.yaml"
 LOG_FILE = "metrics.csv"
-KEPT = (WEIGHTS_FILE, CONFIG_FILE, RESULTS_FILE, RECIPE_FILE, LOG_FILE, TRIED_FILE)
+KEPT = (WEIGHTS_FILE, CONFIG_FILE, RESULTS_FILE, RECIPE_FILE, LOG_FILE, *AUTHORS_FILES)
 """The files that cannot be made from others."""
 CARD_FILE = "README.md"
 LICENSE_FILE = "LICENSE"

@@ -26,3 +26,11 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """Returns rows of equal length, header first, as a Markdown table."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def as_text(cell: str) -> str:
+    """Returns text that Markdown shows as it is, in one line."""
+    cell = " ".join(cell.split())
+    for sign in ("\\", "|", "<", "*", "_", "`"):
+        cell = cell.replace(sign, "\\" + sign)
+    return cell

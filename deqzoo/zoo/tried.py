@@ -5,19 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deqzoo.errors import WeightsError
-from deqzoo.zoo.tables import markdown_table
+from deqzoo.zoo.tables import as_text, markdown_table
 
 TRIED_FILE = "tried.csv"
-
-
-def tried_in_run(checkpoint: Path) -> list[list[str]]:
-    """Returns the cells of the table beside a checkpoint, or in one of the two folders above; none where there is none.
-
-    Raises:
-        WeightsError: if it is damaged.
-    """
-    here = checkpoint.absolute().parent
-    return next((found for folder in (here, *here.parents[:2]) if (found := read_tried(folder / TRIED_FILE))), [])
 
 
 def read_tried(path: Path) -> list[list[str]]:
@@ -65,12 +55,4 @@ def tried_section(folder: Path) -> str | None:
     if not rows:
         return None
     told = f"Before the recipe was settled, as its author noted it down ({TRIED_FILE} in the release):"
-    return f"## What was tried\n\n{told}\n\n" + markdown_table([[_plain(cell) for cell in row] for row in rows])
-
-
-def _plain(cell: str) -> str:
-    """Returns text that Markdown shows as it is, in one line."""
-    cell = " ".join(cell.split())
-    for sign in ("\\", "|", "<", "*", "_", "`"):
-        cell = cell.replace(sign, "\\" + sign)
-    return cell
+    return f"## What was tried\n\n{told}\n\n" + markdown_table([[as_text(cell) for cell in row] for row in rows])

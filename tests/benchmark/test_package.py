@@ -49,18 +49,24 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_what_was_tried_goes_into_the_card(run: Path, tmp_path: Path):
+def test_what_the_author_tells_goes_into_the_card(run: Path, tmp_path: Path):
     target = tmp_path / "out"
     (run / "tried.csv").write_text('setting,accuracy\n"Muon, warm",62.4 %\nSGD,53.9 %\n')
+    (run / "remarks.txt").write_text("Before, 0.9 at\na _lower_ rate.\n\nSlow.\n")
     package(find_run(run), target, data=EmbeddedSample("mnist"))
     card = (target / "README.md").read_text()
     assert "## What was tried" in card
     assert "| setting | accuracy |\n|---|---|\n| Muon, warm | 62.4 % |\n| SGD | 53.9 % |\n" in card
+    assert "## Remarks" in card
+    assert "\n- Before, 0.9 at a \\_lower\\_ rate.\n- Slow.\n" in card
     # Another run into the same folder, which nothing was compared for.
     (run / "tried.csv").unlink()
+    (run / "remarks.txt").unlink()
     package(find_run(run), target, data=EmbeddedSample("mnist"))
     assert "## What was tried" not in (target / "README.md").read_text()
+    assert "## Remarks" not in (target / "README.md").read_text()
     assert not (target / "tried.csv").exists()
+    assert not (target / "remarks.txt").exists()
 
 
 def test_a_damaged_table_of_what_was_tried_is_named_before_anything_is_measured(run: Path, tmp_path: Path):
@@ -137,6 +143,7 @@ def test_an_embedded_model_is_published(run: Path, tmp_path: Path, monkeypatch: 
     (home / "weights.json").write_text("{}")
     monkeypatch.setattr(manifest, "_FOLDER", home)
     (run / "tried.csv").write_text("rate,accuracy\n0.1,53.9 %\n")
+    (run / "remarks.txt").write_text("One of two runs.\n")
     package(find_run(run), tmp_path / "out", data=EmbeddedSample("mnist"))
     with pytest.raises(WeightsError, match=r"There is no folder .*model_cards.*run this in its root"):
         embed(tmp_path / "out", cards=cards)
@@ -154,12 +161,15 @@ def test_an_embedded_model_is_published(run: Path, tmp_path: Path, monkeypatch: 
         "metrics.csv",
         "model.safetensors",
         "recipe.yaml",
+        "remarks.txt",
         "results.json",
         "tried.csv",
     ]
-    (tmp_path / "out" / "tried.csv").unlink()
-    embed(tmp_path / "out", cards=cards)
-    assert "What was tried" not in (cards / f"{NAME}.md").read_text()
+    for name, told in (("tried.csv", "What was tried"), ("remarks.txt", "One of two runs.")):
+        assert told in (cards / f"{NAME}.md").read_text()
+        (tmp_path / "out" / name).unlink()
+        embed(tmp_path / "out", cards=cards)
+        assert told not in (cards / f"{NAME}.md").read_text()
 
 
 def with_seed(run: Path, seed: int) -> Path:

@@ -5,14 +5,7 @@ from pathlib import Path
 import pytest
 
 from deqzoo.errors import WeightsError
-from deqzoo.zoo.tried import read_tried, tried_in_run, tried_section, write_tried
-
-
-@pytest.mark.parametrize("folder", [".", "version_0", "version_0/checkpoints"])
-def test_a_table_is_found_in_the_folder_of_a_run(tmp_path: Path, folder: str):
-    assert tried_in_run(tmp_path / folder / "last.ckpt") == []
-    (tmp_path / "tried.csv").write_text("rate,loss\n0.1,2\n")
-    assert tried_in_run(tmp_path / folder / "last.ckpt") == [["rate", "loss"], ["0.1", "2"]]
+from deqzoo.zoo.tried import read_tried, tried_section, write_tried
 
 
 def test_tables_are_written_as_they_are_read_and_removed_with_their_run(tmp_path: Path):
