@@ -109,6 +109,7 @@ def test_its_certificate_holds(name):
     assert proof.estimated or proof.max_steps.isfinite().all()
 
 
+@pytest.mark.timeout(1200)  # ten thousand images, on slow machines too
 @every_classifier
 def test_the_full_test_set_gives_the_published_accuracy(name):
     root = os.environ.get("DEQZOO_DATA")
