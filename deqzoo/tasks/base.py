@@ -70,7 +70,10 @@ class Task(LightningModule, abc.ABC):
         return total
 
     def setup(self, stage: str) -> None:
-        """Says so at once if the trainer's precision would make whoever trains or evaluates wait."""
+        """Says so at once if the trainer's precision would make whoever trains or evaluates wait.
+
+        A subclass with a `setup` of its own calls this one.
+        """
         warn_if_slow(self.trainer)
 
     def on_fit_start(self) -> None:
@@ -130,7 +133,7 @@ class Task(LightningModule, abc.ABC):
             DeqzooError: if there is a schedule and the trainer has no end.
         """
         optimizer = self.make_optimizer(weight_decay_groups(self.net))
-        keep_muon_fast(optimizer, self.device)
+        keep_muon_fast(optimizer, self.trainer)
         if self.schedule is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches

@@ -1,16 +1,17 @@
 """bfloat16 saves time on one processor and costs it on another."""
 
 import time
-from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from timm.optim import muon
+from torch import Tensor
 from torch.optim import Optimizer
 
 _TOO_SLOW = 4.0  # with instructions for bfloat16 it is the faster one, so that noise does not come near
+_zeropower = muon.zeropower_via_newtonschulz
 
 
 @rank_zero_only
@@ -27,30 +28,28 @@ def warn_if_slow(trainer: Trainer) -> None:
         )
 
 
-def keep_muon_fast(optimizer: Optimizer, device: torch.device) -> None:
+def keep_muon_fast(optimizer: Optimizer, trainer: Trainer) -> None:
     """Lets timm's Muon orthogonalise in float32 on a CPU that is slow in bfloat16, whatever the trainer's precision.
 
-    Elsewhere, and for any other optimizer, nothing changes. The steps are the same ones, rounded less.
+    Muon has no option for it, so that from then on every Muon of this process does what lies on a CPU in float32. Its
+    steps are the same ones, rounded less. Elsewhere, and for any other optimizer, nothing changes.
 
     Args:
         optimizer: of a run.
-        device: on which it runs.
+        trainer: of that run.
     """
-    if not isinstance(optimizer, muon.Muon) or device.type != "cpu" or bfloat16_slowdown() <= _TOO_SLOW:
+    if not isinstance(optimizer, muon.Muon) or trainer.strategy.root_device.type != "cpu":
         return
-    # Muon has no option for it: its steps look the function up, which takes bfloat16 unless told otherwise.
-    name = "zeropower_via_newtonschulz"
-    in_bfloat16 = getattr(muon, name)
-    in_float32 = partial(in_bfloat16, dtype=torch.float32)
+    # The first process decides for all: their steps have to be the same.
+    if trainer.strategy.broadcast(bfloat16_slowdown()) > _TOO_SLOW:
+        muon.zeropower_via_newtonschulz = _zeropower_in_float32_on_cpu
 
-    def before(*_: Any) -> None:
-        setattr(muon, name, in_float32)
 
-    def after(*_: Any) -> None:
-        setattr(muon, name, in_bfloat16)
-
-    optimizer.register_step_pre_hook(before)
-    optimizer.register_step_post_hook(after)
+def _zeropower_in_float32_on_cpu(update: Tensor, *args: Any, **options: Any) -> Tensor:
+    """Calls timm's function, which takes bfloat16 unless told otherwise. Arguments and result are those of that one."""
+    if update.is_cpu:
+        options["dtype"] = torch.float32
+    return _zeropower(update, *args, **options)
 
 
 def bfloat16_slowdown(size: int = 128, repeats: int = 5) -> float:
@@ -66,7 +65,7 @@ def bfloat16_slowdown(size: int = 128, repeats: int = 5) -> float:
 
 
 def _seconds(dtype: torch.dtype, size: int, repeats: int) -> float:
-    matrix = torch.ones(size, size, dtype=dtype)
+    matrix = torch.ones(size, size, dtype=dtype, device="cpu")
     times = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -29,7 +29,7 @@ def embed(folder: Path, *, cards: Path) -> None:
     load(folder)
     config = read_config(folder)
     copy_kept(folder, manifest.embedded_folder(config.name))
-    # What an earlier release was told of would be told of this one.
+    # Otherwise what was told of an earlier release would be told of this one.
     ToldByAuthor.read(folder).write(manifest.embedded_folder(config.name))
     record = manifest.Published(source="embedded", sha256=config.sha256, size=config.size, results=config.results)
     manifest.register_weights(config.name, record)

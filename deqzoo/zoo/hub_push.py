@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 
 from deqzoo.errors import PublishError
 from deqzoo.version import __version__
 from deqzoo.zoo.hub_errors import invalid_name, told_publishing
+from deqzoo.zoo.told_by_author import AUTHORS_FILES
 
 _MAIN = "main"
 
@@ -49,7 +50,8 @@ def push(
     """Sends a folder to a repository, which is made if it does not exist.
 
     All files arrive in one commit or not at all. Nothing that another has committed meanwhile is overwritten. What the
-    Hub has already is not sent again; if that is everything, the tag of the same release is kept.
+    author told of an earlier release and not of this one is removed. What the Hub has already is not sent again; if
+    that is everything, the tag of the same release is kept.
 
     Args:
         folder: the release.
@@ -85,8 +87,14 @@ def push(
                 "it: choose another --tag."
             )
         head = next(ref.target_commit for ref in refs.branches if ref.name == (branch or _MAIN))
-        files = [CommitOperationAdd(name, str(folder / name)) for name, _ in files_of(folder)]
-        done = api.create_commit(repo, files, commit_message=message, revision=branch, parent_commit=head)
+        names = [name for name, _ in files_of(folder)]
+        there = api.list_repo_files(repo, revision=head)
+        changes = [
+            *(CommitOperationAdd(name, str(folder / name)) for name in names),
+            # What was told of an earlier release would be told of this one.
+            *(CommitOperationDelete(name) for name in AUTHORS_FILES if name in there and name not in names),
+        ]
+        done = api.create_commit(repo, changes, commit_message=message, revision=branch, parent_commit=head)
         known = [name for name, target in tags.items() if target == done.oid]
         if known and tag is None:
             return Pushed(commit=done.oid, tag=known[-1], url=url)

@@ -48,5 +48,5 @@ def remarks_section(folder: Path) -> str | None:
     remarks = read_remarks(folder / REMARKS_FILE)
     if not remarks:
         return None
-    told = f"Of whoever trained the weights ({REMARKS_FILE} in the release); they are measured by no command:"
+    told = f"From whoever trained the weights ({REMARKS_FILE} in the release); no command measures them:"
     return f"## Remarks\n\n{told}\n\n" + "\n".join(f"- {as_text(remark)}" for remark in remarks)

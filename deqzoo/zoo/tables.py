@@ -1,6 +1,7 @@
 """Tables in files: CSV and Markdown."""
 
 import csv
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,8 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def as_text(cell: str) -> str:
-    """Returns text that Markdown shows as it is, in one line."""
-    cell = " ".join(cell.split())
-    for sign in ("\\", "|", "<", "*", "_", "`"):
-        cell = cell.replace(sign, "\\" + sign)
-    return cell
+def as_text(words: str) -> str:
+    """Returns words that Markdown shows as they are, in one line: in a cell of a table, or as a paragraph."""
+    text = re.sub(r"([\\|<*_`\[])", r"\\\1", " ".join(words.split()))
+    # At the beginning these would make a heading, a quotation or a list.
+    return re.sub(r"^(\d*)(>|(?:#+|[-+.)])(?=\s|$))", r"\1\\\2", text)

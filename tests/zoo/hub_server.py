@@ -272,6 +272,8 @@ class _Handler(BaseHTTPRequestHandler):
                         raise _Refusal(412, "PreconditionFailed", "the branch has moved")
                 case "file":
                     files[value["path"]] = base64.b64decode(value["content"])
+                case "deletedFile":
+                    del files[value["path"]]
                 case "lfsFile":
                     if self.server.cas is None and value["oid"] not in self.server.blobs:
                         raise _Refusal(400, "BadRequest", f"{value['path']} was never uploaded")

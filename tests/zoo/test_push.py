@@ -29,6 +29,12 @@ found["named"] = send("org/plain", b"third " * 1000, tag="mnist-1")
 found["taken"] = send("org/plain", b"fourth " * 1000, tag="v1")
 found["branch"] = send("org/plain", b"fifth " * 1000, branch="dev")
 found["public"] = send("org/plain", private=True)
+(Path(given) / "org-told").mkdir()
+told = Path(given) / "org-told" / "remarks.txt"
+told.write_text("One of two runs.")
+found["told"] = send("org/told")
+told.unlink()
+found["untold"] = send("org/told", b"second " * 1000)
 found["private"] = send("org/secret", private=True)
 
 faults(cut_uploads=1)
@@ -62,6 +68,13 @@ def weights(server: HubServer, repo: str, revision: str) -> bytes:
     commit = found.resolve(revision)
     assert commit is not None
     return found.commits[commit]["model.safetensors"]
+
+
+def test_what_was_told_of_an_earlier_release_is_not_told_of_the_next(pushed: Any):
+    server, found = pushed
+    first, second = (server.repos["org/told"].commits[found[key][0]] for key in ("told", "untold"))
+    assert first["remarks.txt"] == b"One of two runs."
+    assert first.keys() - second.keys() == {"remarks.txt"}
 
 
 def test_releases_are_counted_and_stay(pushed: Any):

@@ -48,6 +48,26 @@ def test_paragraphs_become_one_line_each_and_stay_text(tmp_path: Path, mark: byt
 
 
 @pytest.mark.parametrize(
+    ("remark", "shown"),
+    [
+        ("# 3 is best", r"\# 3 is best"),
+        ("> 90 %", r"\> 90 %"),
+        ("2. run", r"2\. run"),
+        ("2) run", r"2\) run"),
+        ("- 3", r"\- 3"),
+        ("+ cutmix", r"\+ cutmix"),
+        ("[a](b)", r"\[a](b)"),
+        ("0.1 - no list, #1 > 2.", "0.1 - no list, #1 > 2."),
+    ],
+)
+def test_no_remark_becomes_a_heading_a_quotation_a_list_or_a_link(tmp_path: Path, remark: str, shown: str):
+    (tmp_path / "remarks.txt").write_text(remark)
+    told = remarks_section(tmp_path)
+    assert told is not None
+    assert told.splitlines()[-1] == f"- {shown}"
+
+
+@pytest.mark.parametrize(
     ("content", "message"), [(b" \n\n", r"remarks\.txt is empty.*remove it"), (b"\xff\n", "no text.*UTF-8")]
 )
 def test_damaged_remarks_are_named(tmp_path: Path, content: bytes, message: str):
