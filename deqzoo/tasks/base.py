@@ -133,7 +133,7 @@ class Task(LightningModule, abc.ABC):
             DeqzooError: if there is a schedule and the trainer has no end.
         """
         optimizer = self.make_optimizer(weight_decay_groups(self.net))
-        keep_muon_fast(optimizer, self.trainer)
+        keep_muon_fast(optimizer, self)
         if self.schedule is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from timm.optim import muon
 from torch import Tensor
@@ -28,7 +28,7 @@ def warn_if_slow(trainer: Trainer) -> None:
         )
 
 
-def keep_muon_fast(optimizer: Optimizer, trainer: Trainer) -> None:
+def keep_muon_fast(optimizer: Optimizer, task: LightningModule) -> None:
     """Lets timm's Muon orthogonalise in float32 on a CPU that is slow in bfloat16, whatever the trainer's precision.
 
     Muon has no option for it, so that from then on every Muon of this process does what lies on a CPU in float32. Its
@@ -36,12 +36,12 @@ def keep_muon_fast(optimizer: Optimizer, trainer: Trainer) -> None:
 
     Args:
         optimizer: of a run.
-        trainer: of that run.
+        task: of that run, attached to its trainer if the optimizer is a Muon.
     """
-    if not isinstance(optimizer, muon.Muon) or trainer.strategy.root_device.type != "cpu":
+    if not isinstance(optimizer, muon.Muon) or task.trainer.strategy.root_device.type != "cpu":
         return
     # The first process decides for all: their steps have to be the same.
-    if trainer.strategy.broadcast(bfloat16_slowdown()) > _TOO_SLOW:
+    if task.trainer.strategy.broadcast(bfloat16_slowdown()) > _TOO_SLOW:
         muon.zeropower_via_newtonschulz = _zeropower_in_float32_on_cpu
 
 

@@ -84,7 +84,9 @@ def test_muons_steps_in_float32_are_those_in_bfloat16_up_to_rounding(precision_o
         net.weight.grad = torch.randn(16, 24)
         optimizer = muon.Muon(net.parameters(), lr=0.1, weight_decay=0.0)
         if dtype == torch.float32:
-            keep_muon_fast(optimizer, make_trainer())
+            task = ImageClassifier(TinyNet())
+            task.trainer = make_trainer()
+            keep_muon_fast(optimizer, task)
         assert precision_of("cpu") == dtype
         optimizer.step()
         steps.append(net.weight.detach() - before)
